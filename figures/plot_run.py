@@ -1,0 +1,202 @@
+"""Pictures of one run, from the files it left: `python figures/plot_run.py RUN_DIR`.
+
+Reads RUN_DIR/train_log.jsonl, traces.jsonl and metrics.json and writes PNG and PDF into RUN_DIR/figures. Every
+number drawn stands in those files; the only arithmetic here is the counting of a histogram's bars.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, only figures/ is on the path
+from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PANEL, PURPLE, RIGHT, SKY, VERMILION, WRONG, save, use_style
+
+Row = dict[str, Any]
+
+# Panels of the training curves: title, unit of the y axis, and its lines (metric, label, colour).
+PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
+    ("Discriminator loss", "loss", [("discriminator/loss", "", BLUE)]),
+    (
+        "Discriminator accuracy",
+        "share classified right",
+        [
+            ("discriminator/accuracy_expert", "expert", BLUE),
+            ("discriminator/accuracy_policy", "policy", ORANGE),
+            ("discriminator/accuracy_perturbed", "perturbed", GREEN),
+        ],
+    ),
+    ("Held-out expert against policy", "AUROC", [("discriminator/heldout_auroc", "", BLUE)]),
+    ("Reward of policy samples", "mean reward", [("policy/reward_mean", "", VERMILION)]),
+    ("Length of policy samples", "mean length (tokens)", [("policy/completion_length", "", VERMILION)]),
+    ("Policy entropy", "entropy (nats / token)", [("policy/entropy", "", VERMILION)]),
+    ("Right policy samples (not trained on)", "share right", [("monitor/accuracy", "", PURPLE)]),
+]
+SHARES = {"share classified right", "AUROC", "share right"}  # drawn on 0..1, so that panels compare
+
+# Lines of the reranking picture: key in metrics.json, label, colour, line style.
+CURVES = [
+    ("curve/oracle", "oracle", GREY, (0, (1, 1.5))),
+    ("curve/reward", "learned reward", BLUE, "-"),
+    ("curve/majority", "majority vote", GREEN, "-"),
+    ("curve/logprob", "log-probability", PURPLE, "-"),
+    ("curve/length", "length", SKY, "-"),
+    ("curve/random", "random", BLACK, (0, (4, 2))),
+]
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The objects of a file with one JSON object a line; blank lines are passed over."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def points(rows: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a metric, from the rows that hold it as a number."""
+    held = [row for row in rows if row.get(metric) is not None]
+    return [row["step"] for row in held], [row[metric] for row in held]
+
+
+def shade_skipped(axes: Axes, rows: Sequence[Row]) -> bool:
+    """Grey behind steps at which the policy was not updated, each from half a step before to half a step after."""
+    bars = [(row["step"] - 0.5, 1.0) for row in rows if row.get("policy/skipped")]
+    axes.broken_barh(
+        bars, (0, 1), transform=axes.get_xaxis_transform(), color="#DDDDDD", linewidth=0, antialiased=False, zorder=0
+    )
+    return bool(bars)
+
+
+def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Small multiples over training steps; a panel whose metrics the log lacks is left out."""
+    panels = [
+        (title, unit, drawn)
+        for title, unit, lines in PANELS
+        if (drawn := [line for line in lines if points(rows, line[0])[0]])
+    ]
+    if not panels:
+        return []
+    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))  # leaves the fewest gaps
+    height = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        height, columns, figsize=(PANEL[0] * columns, PANEL[1] * height), squeeze=False, layout="constrained"
+    )
+    first, last = min(row["step"] for row in rows), max(row["step"] for row in rows)
+    shaded = False
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+            continue
+        title, unit, lines = panels[index]
+        shaded = shade_skipped(axes, rows)
+        for metric, label, colour in lines:
+            steps, values = points(rows, metric)
+            axes.plot(steps, values, color=colour, label=label, marker="o" if len(steps) == 1 else None)
+        axes.set_title(title, loc="left")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlim(first - 0.5, last + 0.5)
+        if unit in SHARES:
+            axes.set_ylim(-0.03, 1.03)
+        if any(label for _, label, _ in lines):
+            axes.legend(loc="best")
+        if index + columns >= len(panels):  # nothing below it in this column
+            axes.set_xlabel("training step")
+    if shaded:
+        figure.supxlabel("grey: steps at which the policy was not updated", fontsize=8, color="#555555")
+    return save(figure, folder, "training_curves")
+
+
+def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
+    """Histograms of trace scores, right against wrong, as shares of each kind so that unequal counts compare."""
+    scores = {
+        right: [trace["score"] for trace in traces if trace.get("score") is not None and trace.get("correct") is right]
+        for right in (True, False)
+    }
+    if not scores[True] and not scores[False]:
+        return []
+    edges = np.histogram_bin_edges(scores[True] + scores[False], bins=30).tolist()
+    figure, axes = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
+    for right, label, colour, hatch in ((True, "right", RIGHT, ""), (False, "wrong", WRONG, "////")):
+        held = scores[right]
+        if held:
+            weights = np.full(len(held), 1 / len(held))
+            axes.hist(
+                held,
+                edges,
+                weights=weights,
+                label=f"{label} ({len(held):,})",
+                color=colour,
+                alpha=0.45,
+                hatch=hatch,
+                edgecolor=colour,
+                linewidth=0,
+            )
+            axes.hist(held, edges, weights=weights, histtype="step", color=colour, linewidth=1.3)
+    axes.set_xlabel("trace score (reward)")
+    axes.set_ylabel("share of traces of its kind")
+    axes.legend(title="traces")
+    return save(figure, folder, "reward_distributions")
+
+
+def rerank_vs_n(metrics: dict[str, Any], folder: Path) -> list[Path]:
+    """Accuracy of the chosen trace against the number of samples to choose from, a line for each way to choose."""
+    ns = metrics.get("curve/n")
+    drawn = [curve for curve in CURVES if metrics.get(curve[0])]
+    if not ns or not drawn:
+        return []
+    figure, axes = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
+    for key, label, colour, dashes in drawn:
+        axes.plot(ns, metrics[key], color=colour, linestyle=dashes, marker="o", markersize=3, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ns, [str(n) for n in ns])
+    axes.minorticks_off()
+    axes.set_xlabel("samples to choose from, n")
+    axes.set_ylabel("share of problems right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return save(figure, folder, "rerank_vs_n")
+
+
+def plot_run(run_dir: Path) -> list[Path]:
+    """Draw what the run's files allow and return the files written; FileNotFoundError without traces.jsonl."""
+    use_style()
+    folder = run_dir / "figures"
+    pictures: list[tuple[str, str, Callable[[Any, Path], list[Path]]]] = [
+        ("training_curves", "train_log.jsonl", training_curves),
+        ("reward_distributions", "traces.jsonl", reward_distributions),
+        ("rerank_vs_n", "metrics.json", rerank_vs_n),
+    ]
+    if not (run_dir / "traces.jsonl").exists():
+        raise FileNotFoundError(f"{run_dir / 'traces.jsonl'} is missing: evaluate the run first")
+    written: list[Path] = []
+    for name, source, draw in pictures:
+        path = run_dir / source
+        if not path.exists():
+            print(f"{name}: left out, {path} is missing")
+            continue
+        files = draw(read_jsonl(path) if path.suffix == ".jsonl" else json.loads(path.read_text("utf-8")), folder)
+        plt.close("all")
+        written += files
+        print(f"{name}: {', '.join(map(str, files))}" if files else f"{name}: left out, {path} has nothing to draw")
+    return written
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Draw the pictures of one run into RUN_DIR/figures.")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    try:
+        plot_run(parser.parse_args().run_dir)
+    except FileNotFoundError as error:
+        print(f"plot_run: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

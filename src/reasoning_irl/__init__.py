@@ -1,0 +1,1 @@
+"""Learn a dense reasoning reward from expert demonstrations (adversarial inverse RL)."""

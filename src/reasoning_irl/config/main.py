@@ -1,0 +1,80 @@
+"""The entry point that every script shares: compose, check, run; errors for people are one line."""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from reasoning_irl.config.compose import CONFIGS, register, to_config
+from reasoning_irl.config.validate import known_keys
+from reasoning_irl.utils.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def hydra_main(config_name: str, expected: type[Config]) -> Callable[[Callable[[Config], None]], Callable[[], None]]:
+    """Like hydra.main, but the job gets a checked dataclass and mistakes end in one line and exit code 2.
+
+    HYDRA_FULL_ERROR=1 shows the whole trace instead, as it does with Hydra itself.
+    """
+
+    def decorate(job: Callable[[Config], None]) -> Callable[[], None]:
+        register()
+
+        @functools.wraps(job)
+        def task(composed: DictConfig) -> None:
+            job(to_config(composed, expected))
+
+        entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
+
+        def main() -> None:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                return entry()
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions through to the lines below
+            try:
+                return entry()
+            except UserError as error:
+                message = str(error)
+            except (HydraException, OmegaConfBaseException) as error:
+                message = explain(error, expected)
+            print(f"error: {message}", file=sys.stderr)
+            raise SystemExit(2)
+
+        return main
+
+    return decorate
+
+
+def explain(error: Exception, expected: type) -> str:
+    """One line for an error of composition: the key, what it may be, and the nearest key there is."""
+    for cause in _chain(error):
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
+            return f"there is no key {cause.full_key}{_nearest(cause.full_key, expected)}"
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
+    return _first_line(str(error))
+
+
+def _nearest(key: str, expected: type) -> str:
+    keys = list(known_keys(expected))
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not close:  # right name, wrong place
+        close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]
+    return f"; did you mean {close[0]}?" if close else f"; see --cfg job for all {len(keys)} keys"
+
+
+def _chain(error: BaseException | None) -> Iterator[Any]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0]

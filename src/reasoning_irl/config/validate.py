@@ -1,0 +1,127 @@
+"""Checks that types alone cannot make: ranges, keys that must agree, files that must be there.
+
+All of it runs before torch is imported, so that a mistake costs a second and not a model load.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reasoning_irl.config import schema
+from reasoning_irl.utils.errors import ConfigError
+
+
+def validate(config: Any) -> None:
+    """Raises ConfigError for the first value that cannot work."""
+    for key, value, metadata in _leaves(config):
+        _check_range(key, value, metadata)
+    if isinstance(config, (schema.IRLTrainConfig, schema.SFTTrainConfig)):
+        _check_dataset(config.dataset)
+        _check_model(config)
+    if isinstance(config, schema.IRLTrainConfig):
+        _check_reward_model(config.model)
+        _check_batches(config)
+
+
+def known_keys(node: type) -> Iterator[str]:
+    """The dotted names of all keys of a schema."""
+    for field in dataclasses.fields(node):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            yield from (f"{field.name}.{key}" for key in known_keys(field.type))
+        else:
+            yield field.name
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for field in dataclasses.fields(node):
+        value, key = getattr(node, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value, field.metadata
+
+
+def _check_range(key: str, value: Any, metadata: Any) -> None:
+    if value is None:
+        return
+    low, high, above = (metadata.get(name) for name in ("low", "high", "above"))
+    too_low = (low is not None and value < low) or (above is not None and value <= above)
+    if too_low or (high is not None and value > high):
+        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+        bounds += [f"above {above}"] * (above is not None)
+        raise ConfigError(f"{key}={value} is out of range: it must be {' and '.join(bounds)}")
+
+
+def _check_dataset(dataset: schema.DatasetConfig) -> None:
+    if dataset.name == schema.DatasetName.arithmetic:
+        if dataset.path or dataset.test_path:
+            raise ConfigError(
+                "dataset.name=arithmetic is made by code and reads no file: leave dataset.path and dataset.test_path "
+                "out, or set dataset.name=gsm8k or dataset.name=jsonl"
+            )
+        return
+    if not dataset.path:
+        raise ConfigError(f"dataset.name={dataset.name} needs dataset.path=FILE (jsonl)")
+    for key in ("path", "test_path"):
+        path = getattr(dataset, key)
+        if path and not Path(path).is_file():
+            raise ConfigError(f"dataset.{key}={path} does not exist: give the path of a jsonl file")
+
+
+def _check_reward_model(model: schema.RewardModelConfig) -> None:
+    if model.dense_rewards is not None:
+        alias = schema.Granularity.dense if model.dense_rewards else schema.Granularity.sparse
+        model.reward_granularity = alias
+    if model.reward_form == schema.RewardForm.airl and model.classifier_loss != schema.ClassifierLoss.bce:
+        raise ConfigError(
+            f"model.reward_form=airl is a property of the BCE discriminator: with "
+            f"model.classifier_loss={model.classifier_loss} use model.reward_form=logit"
+        )
+    if model.reward_lb >= model.reward_ub:
+        raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")
+    if model.num_neg_perturbations_per_expert and not model.neg_perturb_fns:
+        raise ConfigError(
+            "model.neg_perturb_fns is empty: name at least one, or set model.num_neg_perturbations_per_expert=0"
+        )
+    if model.reward_warmup_steps and not model.num_neg_perturbations_per_expert:
+        raise ConfigError(
+            "model.reward_warmup_steps trains on perturbations alone: set it to 0, or "
+            "model.num_neg_perturbations_per_expert to at least 1"
+        )
+
+
+def _check_batches(config: schema.IRLTrainConfig) -> None:
+    training = config.training
+    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    if rows % training.num_generations:
+        raise ConfigError(
+            f"training.per_device_train_batch_size x gradient_accumulation_steps = {rows} samples a step do not "
+            f"divide into groups of training.num_generations={training.num_generations}"
+        )
+    prompts = rows // training.num_generations
+    if config.model.add_expert_to_policy_optim and prompts % training.gradient_accumulation_steps:
+        raise ConfigError(
+            f"model.add_expert_to_policy_optim adds a row a prompt: the {prompts} prompts a step must divide by "
+            f"training.gradient_accumulation_steps={training.gradient_accumulation_steps}"
+        )
+
+
+def _check_model(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> None:
+    embedded = config.model.embedded
+    if embedded.hidden_size % embedded.heads:
+        raise ConfigError(
+            f"model.embedded.hidden_size={embedded.hidden_size} must divide by model.embedded.heads={embedded.heads}"
+        )
+    is_arithmetic = config.dataset.name == schema.DatasetName.arithmetic
+    if config.warm_start.enabled and not is_arithmetic:
+        raise ConfigError("warm_start.enabled needs dataset.name=arithmetic: only that data has an annotator")
+    if config.model.policy_name == "embedded" and not config.model.checkpoint and not is_arithmetic:
+        raise ConfigError(
+            "model.policy_name=embedded speaks only the words of dataset.name=arithmetic: give a folder or a hub name"
+        )
+    for key in ("checkpoint", "reward_name"):
+        name = getattr(config.model, key, None)
+        looks_local = name and (name.startswith((".", "/", "~")) or name.count("/") != 1)
+        if looks_local and not Path(name).is_dir():
+            raise ConfigError(f"model.{key}={name} does not exist: give a model folder, or a hub name (owner/name)")

@@ -1,0 +1,81 @@
+"""A user's own demonstrations: JSON lines with the keys question, reasoning and answer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reasoning_irl.data.records import (
+    Record,
+    extract_answer,
+    format_trace,
+    make_prompt,
+    reasoning_span,
+)
+from reasoning_irl.utils.errors import DataError
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON lines file with their 1-based line numbers; blank lines are passed over.
+
+    Raises DataError, naming file and line, for a line that is not a JSON object, and for a missing file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: set dataset.path to a JSON lines file")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                raise DataError(f"{path}:{number}: the line is not UTF-8 text; save the file as UTF-8") from None
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: the line is not valid JSON ({error.msg} at column {error.colno}); "
+                    "write one JSON object a line"
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{path}:{number}: the line holds a JSON {type(row).__name__}; write one JSON object a line"
+                )
+            yield number, row
+
+
+def load_jsonl(path: Path, system_prompt: str) -> list[Record]:
+    """The records of a file with the keys question, reasoning, answer and, if wanted, id.
+
+    Reasoning that is already tagged (<think>, <answer>) is taken apart: the target keeps its own tagged answer,
+    so that an expert's error stays in the trace, while `answer` is always the reference. Raises DataError, naming
+    file and line, for a missing or empty value, and for a file without records.
+    """
+    records = []
+    for line, row in read_jsonl(path):
+        question = text_field(row, "question", path, line)
+        reasoning = text_field(row, "reasoning", path, line)
+        answer = text_field(row, "answer", path, line)
+        inside = reasoning[slice(*reasoning_span(reasoning))].strip()
+        if not inside:
+            raise DataError(f"{path}:{line}: 'reasoning' has no text before its answer; add the worked steps")
+        records.append(
+            Record(
+                id=text_field(row, "id", path, line) if row.get("id") is not None else f"{Path(path).stem}-{line}",
+                prompt=make_prompt(question, system_prompt),
+                target=format_trace(inside, extract_answer(reasoning) or answer),
+                answer=answer,
+            )
+        )
+    if not records:
+        raise DataError(f"{path} holds no records: write one JSON object a line, with question, reasoning, answer")
+    return records
+
+
+def text_field(row: dict[str, Any], key: str, path: Path, line: int) -> str:
+    """A value as stripped text; a number is written out. Raises DataError where it is missing or not text."""
+    value = row.get(key)
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{path}:{line}: the record has no '{key}'; each line needs a text under that key")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{path}:{line}: '{key}' is a {type(value).__name__}; write it as text")
+    return str(value).strip()

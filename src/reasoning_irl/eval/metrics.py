@@ -1,0 +1,330 @@
+"""Metrics of sampled traces and of their rewards: pure functions of arrays.
+
+N: samples of one problem; P: problems; T: tokens of one trace; S: its steps. Metrics lie in 0..1
+unless they say otherwise, and higher means better. Ties are settled by expectation, never by position, so the
+order in which samples are listed changes nothing. A score that is not a number raises ValueError: it would
+otherwise lose or win every comparison without a word.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from itertools import combinations
+from math import comb
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def _numbers(values: ArrayLike, what: str) -> Floats:
+    """A flat float64 array, or ValueError where it is not flat or holds NaN."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{what} must be one-dimensional, got shape {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"{what} hold NaN at index {int(np.flatnonzero(np.isnan(array))[0])}")
+    return array
+
+
+def _flags(values: ArrayLike, length: int, what: str) -> NDArray[np.bool_]:
+    """A flat bool array of the given length; an unknown (None) is an error, not a no."""
+    array = np.asarray(values)
+    if array.shape != (length,):
+        raise ValueError(f"{what} must have shape ({length},), got {array.shape}")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{what} must all be true or false")
+    return array.astype(np.bool_)
+
+
+def _check_subset(n: int, n_samples: int) -> None:
+    if not 1 <= n <= n_samples:
+        raise ValueError(f"cannot draw {n} of {n_samples} samples")
+
+
+# Choosing among the samples of one problem
+
+
+def pass_at_k(n_correct: int, n_samples: int, k: int) -> float:
+    """Chance that k samples drawn without replacement hold a right one.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv:2107.03374, eq. 1).
+    """
+    _check_subset(k, n_samples)
+    if not 0 <= n_correct <= n_samples:
+        raise ValueError(f"{n_correct} right samples of {n_samples}")
+    return 1.0 - comb(n_samples - n_correct, k) / comb(n_samples, k)
+
+
+def oracle_at_n(correct: ArrayLike, n: int) -> float:
+    """What a perfect reranker of n samples would reach: pass@n of `correct` (N,)."""
+    flags = _flags(correct, np.size(correct), "correct")
+    return pass_at_k(int(flags.sum()), flags.size, n)
+
+
+def best_of_n(scores: ArrayLike, correct: ArrayLike, n: int) -> float:
+    """Share of right answers when the highest of n scores is taken, averaged exactly over all size-n subsets.
+
+    `scores` (N,), `correct` (N,). Let a value v be held by m samples, c of them right, with L samples below
+    it. The best of a subset equals v in C(L + m, n) - C(L, n) of the C(N, n) subsets, and by symmetry c / m
+    of the tied winners are right. Integer arithmetic throughout, so it stays exact for large N.
+    """
+    values = _numbers(scores, "scores")
+    flags = _flags(correct, values.size, "correct")
+    _check_subset(n, values.size)
+    _, group = np.unique(values, return_inverse=True)
+    below, expected = 0, 0.0
+    sizes = np.bincount(group)
+    rights = np.bincount(group[flags], minlength=sizes.size)
+    for size, right in zip(sizes.tolist(), rights.tolist(), strict=True):
+        wins = comb(below + size, n) - comb(below, n)
+        expected += wins / comb(values.size, n) * right / size
+        below += size
+    return expected
+
+
+def majority_at(keys: Sequence[Hashable | None], correct: ArrayLike) -> float:
+    """Share of right answers among the samples whose answer is the most frequent one (all N samples vote).
+
+    Answers tied for the lead share the win equally. None means that a sample gave no answer; it wins only
+    where no sample gave one.
+    """
+    flags = _flags(correct, len(keys), "correct")
+    if not keys:
+        raise ValueError("no samples to vote")
+    votes = Counter(key for key in keys if key is not None) or Counter(keys)
+    lead = max(votes.values())
+    return float(np.mean([flag for key, flag in zip(keys, flags, strict=True) if votes[key] == lead]))
+
+
+def majority_curve(
+    keys: Sequence[Hashable | None],
+    correct: ArrayLike,
+    ns: Sequence[int],
+    rng: np.random.Generator,
+    draws: int = 200,
+) -> list[float]:
+    """Majority vote of n of the N samples, for each n of `ns`.
+
+    All C(N, n) subsets are used where they number at most `draws` (n = N always does); otherwise it is the
+    mean over `draws` random subsets, with a standard error of at most 0.5 / sqrt(draws).
+    """
+    flags = _flags(correct, len(keys), "correct")
+    curve = []
+    for n in ns:
+        _check_subset(n, len(keys))
+        if comb(len(keys), n) <= draws:
+            subsets = [list(subset) for subset in combinations(range(len(keys)), n)]
+        else:
+            subsets = [rng.choice(len(keys), size=n, replace=False).tolist() for _ in range(draws)]
+        curve.append(float(np.mean([majority_at([keys[i] for i in s], flags[s]) for s in subsets])))
+    return curve
+
+
+# Telling right traces from wrong ones
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Chance that a right trace scores above a wrong one, ties counting half; None where one kind is missing.
+
+    `scores` (N,), `labels` (N,) true for right. Computed as the Mann-Whitney U from mid-ranks.
+    """
+    values = _numbers(scores, "scores")
+    positive = _flags(labels, values.size, "labels")
+    n_positive = int(positive.sum())
+    n_pairs = n_positive * (values.size - n_positive)
+    if n_pairs == 0:
+        return None
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    mid_ranks = np.cumsum(sizes) - (sizes - 1) / 2  # 1-based; equal values share the middle of their ranks
+    u = mid_ranks[group][positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(u / n_pairs)
+
+
+def auroc_within_prompt(scores: ArrayLike, labels: ArrayLike, prompt_ids: Sequence[Hashable]) -> float | None:
+    """AUROC over pairs from the same problem only: what counts for reranking, blind to how hard a problem is.
+
+    Problems are weighted by their number of (right, wrong) pairs; None where no problem has such a pair.
+    """
+    values = _numbers(scores, "scores")
+    positive = _flags(labels, values.size, "labels")
+    if len(prompt_ids) != values.size:
+        raise ValueError(f"{len(prompt_ids)} prompt ids for {values.size} scores")
+    members: dict[Hashable, list[int]] = {}
+    for index, prompt_id in enumerate(prompt_ids):
+        members.setdefault(prompt_id, []).append(index)
+    won, n_pairs = 0.0, 0
+    for indices in members.values():
+        area = auroc(values[indices], positive[indices])
+        if area is not None:
+            n_right = int(positive[indices].sum())
+            pairs = n_right * (len(indices) - n_right)
+            won, n_pairs = won + area * pairs, n_pairs + pairs
+    return won / n_pairs if n_pairs else None
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float | None:
+    """Linear correlation in [-1, 1] of two (N,) arrays; None where either is constant or N < 2."""
+    a, b = _numbers(x, "x"), _numbers(y, "y")
+    if a.shape != b.shape:
+        raise ValueError(f"x has shape {a.shape}, y {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a correlation needs finite numbers")
+    # Asked of the values themselves: a constant's rounded mean would leave a spurious deviation.
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    a, b = a - a.mean(), b - b.mean()
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # tiny deviations would underflow when squared
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+# Rewards of tokens, steps and traces
+
+
+def _step_ids(step_ids: ArrayLike, n_tokens: int) -> NDArray[np.int64]:
+    ids = np.asarray(step_ids)
+    if ids.shape != (n_tokens,):
+        raise ValueError(f"step_ids must have shape ({n_tokens},), got {ids.shape}")
+    if n_tokens and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0):
+        raise ValueError("step_ids must be integers of at least 0")
+    return ids.astype(np.int64)
+
+
+def step_scores(token_rewards: ArrayLike, step_ids: ArrayLike, how: str = "mean", n_steps: int | None = None) -> Floats:
+    """Scores (S,) of the steps of a trace; the lowest is the most suspect.
+
+    `token_rewards` (T,); `step_ids` (T,) names each token's step from 1, 0 for a token outside all steps.
+    `how` is the "mean" or "min" of the step's tokens, or "drop", the step's mean less that of the step before
+    it (the last one with tokens; for the first step, the mean over the whole trace). A step with no tokens
+    scores +inf: nothing speaks against it. `n_steps` is S where steps at the end may lack tokens (a truncated
+    trace); else the largest id.
+    """
+    rewards = _numbers(token_rewards, "token rewards")
+    ids = _step_ids(step_ids, rewards.size)
+    largest = int(ids.max(initial=0))
+    count = largest if n_steps is None else n_steps
+    if count < largest:
+        raise ValueError(f"step id {largest} in a trace of {count} steps")
+    if how not in ("mean", "min", "drop"):
+        raise ValueError(f"unknown step score {how!r}: mean, min or drop")
+    scores = np.full(count, np.inf)
+    before = rewards.mean() if rewards.size else 0.0
+    for step in range(1, count + 1):
+        of_step = rewards[ids == step]
+        if of_step.size == 0:
+            continue
+        mean = of_step.mean()
+        scores[step - 1] = {"mean": mean, "min": of_step.min(), "drop": mean - before}[how]
+        before = mean
+    return scores
+
+
+class Aggregation(Protocol):
+    """Token rewards (T,) and, for those that need it, step ids (T,) to the score of a trace."""
+
+    def __call__(self, token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float: ...
+
+
+def _over_tokens(reduce: Callable[[Floats], np.float64]) -> Aggregation:
+    def aggregate(token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float:  # noqa: ARG001
+        rewards = _numbers(token_rewards, "token rewards")
+        if rewards.size == 0:
+            raise ValueError("a trace with no tokens has no score")
+        return float(reduce(rewards))
+
+    return aggregate
+
+
+_mean_over_tokens = _over_tokens(np.mean)
+
+
+def _step_min(token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float:
+    """The lowest step mean: a chain is as good as its weakest step. Without steps, the mean."""
+    if step_ids is None:
+        raise ValueError("step_min needs the step of each token")
+    scores = step_scores(token_rewards, step_ids, "mean")
+    return float(scores.min()) if scores.size else _mean_over_tokens(token_rewards)
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "mean": _mean_over_tokens,
+    "min": _over_tokens(np.min),
+    "last": _over_tokens(lambda rewards: rewards[-1]),
+    "sum": _over_tokens(np.sum),
+    "step_min": _step_min,
+}
+
+
+def first_error_hit(step_scores: Sequence[float] | Floats, first_error_step: int, k: int = 1) -> float:
+    """Chance that the labelled step (1-based) is among the k lowest of (S,), ties in random order."""
+    values = _numbers(step_scores, "step scores")
+    if not 1 <= first_error_step <= values.size:
+        raise ValueError(f"first error at step {first_error_step} of {values.size}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    labelled = values[first_error_step - 1]
+    places_left = k - int((values < labelled).sum())
+    return float(np.clip(places_left / int((values == labelled).sum()), 0.0, 1.0))
+
+
+def chance_hit(n_steps: int, k: int = 1) -> float:
+    """What first_error_hit would be on average with steps in random order."""
+    if n_steps < 1 or k < 1:
+        raise ValueError(f"k={k} of {n_steps} steps")
+    return min(1.0, k / n_steps)
+
+
+# How sure a number is: percentile bootstrap over problems, as samples of one problem are not independent
+
+
+def _percentiles(statistics: ArrayLike, level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    low, high = np.quantile(np.asarray(statistics, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_interval(
+    values_by_problem: ArrayLike, rng: np.random.Generator, draws: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the mean of `values_by_problem` (P,), in their unit; one problem gives a width of 0."""
+    values = _numbers(values_by_problem, "values")
+    if values.size == 0:
+        raise ValueError("no problems to resample")
+    means = [values[rng.integers(values.size, size=values.size)].mean() for _ in range(draws)]
+    return _percentiles(means, level)
+
+
+def paired_bootstrap(
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean of a - b and its interval (difference, low, high); index p is the same problem in both."""
+    a, b = _numbers(values_a, "values_a"), _numbers(values_b, "values_b")
+    if a.shape != b.shape:
+        raise ValueError(f"not paired: {a.size} and {b.size} problems")
+    low, high = bootstrap_interval(a - b, rng, draws, level)
+    return float((a - b).mean()), low, high
+
+
+def bootstrap_statistic(
+    fn: Callable[[NDArray[np.int64]], float | None],
+    n_problems: int,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float] | None:
+    """Interval of a statistic that is no mean, such as a pooled AUROC.
+
+    `fn` takes the indices (P,) of the resampled problems, repeats included. Draws for which it is undefined
+    (None) are left out; None where it never is defined.
+    """
+    if n_problems < 1:
+        raise ValueError("no problems to resample")
+    drawn = (fn(rng.integers(n_problems, size=n_problems)) for _ in range(draws))
+    statistics = [value for value in drawn if value is not None]
+    return _percentiles(statistics, level) if statistics else None

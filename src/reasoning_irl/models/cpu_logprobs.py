@@ -1,0 +1,60 @@
+"""Lets TRL's trainers run on a CPU.
+
+TRL 1.15 computes per-token log-probabilities with a Triton kernel, and Triton has no CPU backend. This puts a plain
+PyTorch function of the same contract in its place for tensors that are on a CPU; others go to the kernel.
+"""
+
+from typing import Any
+
+import torch
+import trl.trainer.utils as trl_utils
+from torch import Tensor
+
+KERNEL = "_ChunkedLogProbFunction"
+
+
+def install() -> None:
+    """Wraps TRL's kernel; a second call changes nothing."""
+    if not isinstance(getattr(trl_utils, KERNEL), _ByDevice):
+        setattr(trl_utils, KERNEL, _ByDevice(getattr(trl_utils, KERNEL)))
+
+
+class _ByDevice:
+    """Stands where the kernel stood, and is called in the same way."""
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    def apply(self, hidden: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+        if hidden.device.type == "cpu":
+            return logprobs(hidden, *rest)
+        return self._kernel.apply(hidden, *rest)
+
+
+def logprobs(
+    hidden: Tensor,  # (N, H)
+    weight: Tensor,  # (V, H)
+    bias: Tensor | None,  # (V,)
+    targets: Tensor,  # (N,)
+    temperature: float,
+    chunk_size: int,  # noqa: ARG001 (the kernel's tiling; logits are built whole here)
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    outputs: tuple[str, ...] = (),
+) -> tuple[Tensor | None, ...]:
+    """(log-probability, entropy, log sum p^2, mean logit, is-argmax) of the targets, each (N,) or None."""
+    logits = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), bias).float() * logit_scale
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits / temperature
+    all_logps = torch.log_softmax(logits, dim=-1)  # (N, V)
+    chosen = all_logps.gather(-1, targets[:, None])[:, 0]
+    with torch.no_grad():
+        optional = {
+            "log_sum_sq_probs": lambda: torch.logsumexp(2 * all_logps, dim=-1),
+            "mean_logits": lambda: logits.mean(-1),
+            "is_top1": lambda: logits.argmax(-1) == targets,
+        }
+        watched = [compute() if name in outputs else None for name, compute in optional.items()]
+    entropy = -(all_logps.exp() * all_logps).sum(-1) if "entropy" in outputs else None
+    return chosen, entropy, *watched

@@ -1,0 +1,215 @@
+"""The reward model: a transformer with a scalar head on every token, optionally joined to its own likelihood.
+
+plain       f_t = w . h_t                                 what AutoModelForTokenClassification computes
+likelihood  f_t = w . h_t + a * log p(y_t | y_<t) + b     p is the reward model's own next-token distribution
+
+The likelihood head starts from what the model already knows of plausible reasoning (w = 0, a = 1); a plain head on
+a small model starts from nothing and was seen to stay at chance. On a granularity coarser than `dense` the
+likelihood of a segment is the mean over its tokens, see rewards/granularity.py.
+
+A saved folder is what `AutoModelForTokenClassification.from_pretrained` (num_labels 1) loads; the likelihood
+head adds the file `likelihood_head.safetensors` with a, b and, where it is not tied to the embeddings, the
+output matrix.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import AutoPeftModelForTokenClassification
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from reasoning_irl.config.schema import Granularity, RewardHead
+from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.rewards.granularity import back_fill, read_mask, segment_mean, step_ending_ids
+from reasoning_irl.utils.errors import UserError
+
+LIKELIHOOD_FILE = "likelihood_head.safetensors"
+SPEC_FILE = "reward_spec.json"
+
+
+class LikelihoodHead(nn.Module):
+    """a * log p(y_t | y_<t) + b with learned a, b; the output matrix is the language model's and is frozen."""
+
+    def __init__(self, output_matrix: nn.Parameter, tied: bool, scale: float = 1.0, bias: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32))
+        self.tied = tied
+        # Kept out of the module's parameters: a tied matrix already is one of the backbone's.
+        self._output_matrix = [output_matrix if tied else output_matrix.detach()]
+
+    @property
+    def output_matrix(self) -> Tensor:  # (V, H)
+        return self._output_matrix[0]
+
+    def log_probs(self, hidden_before: Tensor) -> Tensor:
+        """(B, T, V) log-probabilities of the token after each position, from the hidden state (B, T, H) there."""
+        logits = hidden_before @ self.output_matrix.to(hidden_before.dtype).T
+        return torch.log_softmax(logits.float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """How a reward model is read; stands in the saved folder beside the weights."""
+
+    head: RewardHead
+    granularity: Granularity
+    interval: int
+
+
+class RewardModel(nn.Module):
+    """Scores every completion token; see the module's text for the two heads.
+
+    `ends_step` (V,) marks the tokens that close a step; only granularity `step` reads it.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        likelihood: LikelihoodHead | None,
+        spec: RewardSpec,
+        ends_step: Tensor,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone  # for token classification with one label, or a PEFT model around it
+        self.likelihood = likelihood
+        self.spec = spec
+        self.register_buffer("ends_step", ends_step, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.ends_step.device
+
+    def read_mask(self, batch: TokenBatch) -> Tensor:
+        """(B, T) the tokens at which this model is read, and on which its loss is taken."""
+        return read_mask(
+            batch.completion_mask,
+            self.spec.granularity,
+            self.spec.interval,
+            self.ends_step[batch.completion_ids],
+        )
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """(B, T) logits, high where the trace looks like an expert's; they mean something on the read mask."""
+        return self._combine(batch, *self._terms(batch, {"input_ids": batch.input_ids}))
+
+    def rewards(self, batch: TokenBatch) -> Tensor:
+        """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding."""
+        return back_fill(self(batch), self.read_mask(batch))
+
+    def embed(self, batch: TokenBatch) -> Tensor:  # (B, P + T, H)
+        return self.backbone.get_input_embeddings()(batch.input_ids)
+
+    def forward_embeddings(self, embeddings: Tensor, batch: TokenBatch, others: Tensor, share: Tensor) -> Tensor:
+        """(B, T) logits at embeddings that lie between `batch` and another one, for the gradient penalty.
+
+        The likelihood is mixed the same way: `share` (B, 1) of the batch's tokens, the rest of `others` (B, T).
+        """
+        scalar, log_probs = self._terms(batch, {"inputs_embeds": embeddings})
+        if log_probs is None:
+            return scalar
+        likelihood = share * _pick(log_probs, batch.completion_ids) + (1 - share) * _pick(log_probs, others)
+        return self._join(batch, scalar, likelihood)
+
+    def _terms(self, batch: TokenBatch, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The scalar (B, T) and the log-probabilities (B, T, V) at every completion token."""
+        width = batch.completion_ids.size(1)
+        output = self.backbone(
+            **inputs,
+            attention_mask=batch.attention_mask,
+            output_hidden_states=self.likelihood is not None,
+            use_cache=False,
+        )
+        scalar = output.logits[:, -width:, 0].float()
+        if self.likelihood is None:
+            return scalar, None
+        return scalar, self.likelihood.log_probs(output.hidden_states[-1][:, -width - 1 : -1])
+
+    def _combine(self, batch: TokenBatch, scalar: Tensor, log_probs: Tensor | None) -> Tensor:
+        if log_probs is None:
+            return scalar
+        return self._join(batch, scalar, _pick(log_probs, batch.completion_ids))
+
+    def _join(self, batch: TokenBatch, scalar: Tensor, log_likelihood: Tensor) -> Tensor:
+        assert self.likelihood is not None
+        if self.spec.granularity != Granularity.dense:
+            log_likelihood = segment_mean(log_likelihood, self.read_mask(batch), batch.completion_mask)
+        return scalar + self.likelihood.scale * log_likelihood + self.likelihood.bias
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load_reward_model` reads; a PEFT backbone writes its adapter and score head."""
+        self.backbone.save_pretrained(folder)
+        (folder / SPEC_FILE).write_text(json.dumps(asdict(self.spec)) + "\n")
+        if self.likelihood is not None:
+            tensors = {"scale": self.likelihood.scale.detach(), "bias": self.likelihood.bias.detach()}
+            if not self.likelihood.tied:
+                tensors["output_matrix"] = self.likelihood.output_matrix.contiguous()
+            save_file(tensors, folder / LIKELIHOOD_FILE)
+
+
+def _pick(log_probs: Tensor, ids: Tensor) -> Tensor:
+    return log_probs.gather(-1, ids[..., None])[..., 0]
+
+
+def build_reward_model(name: str, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
+    """A fresh reward model on a causal language model's weights.
+
+    The scalar head starts at zero beside the likelihood; alone it starts small, as from zero it would pass no
+    gradient to the backbone.
+    """
+    backbone = AutoModelForTokenClassification.from_pretrained(name, num_labels=1, dtype=torch.float32)
+    _without_dropout(backbone)
+    nn.init.normal_(backbone.score.weight, std=0.02 if spec.head == RewardHead.plain else 0.0)
+    if backbone.score.bias is not None:
+        nn.init.zeros_(backbone.score.bias)
+    likelihood = None if spec.head == RewardHead.plain else _likelihood_head(backbone, name)
+    return RewardModel(backbone, likelihood, spec, _ends_step(tokenizer))
+
+
+def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
+    """A saved reward model, ready to score. Raises UserError when the folder holds none."""
+    if not (folder / SPEC_FILE).is_file():
+        raise UserError(
+            f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
+        )
+    fields = json.loads((folder / SPEC_FILE).read_text())
+    spec = RewardSpec(RewardHead(fields["head"]), Granularity(fields["granularity"]), fields["interval"])
+    auto = AutoModelForTokenClassification
+    if (folder / "adapter_config.json").is_file():
+        auto = AutoPeftModelForTokenClassification
+    backbone = auto.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    _without_dropout(backbone)
+    likelihood = None
+    if spec.head == RewardHead.likelihood:
+        tensors = load_file(folder / LIKELIHOOD_FILE)
+        tied = "output_matrix" not in tensors
+        matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
+        likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
+    return RewardModel(backbone, likelihood, spec, _ends_step(tokenizer)).eval()
+
+
+def _ends_step(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    return step_ending_ids(len(tokenizer), lambda token: tokenizer.decode([token]))
+
+
+def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:
+    if backbone.config.tie_word_embeddings:
+        return LikelihoodHead(backbone.get_input_embeddings().weight, tied=True)
+    causal = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    return LikelihoodHead(causal.get_output_embeddings().weight, tied=False)
+
+
+def _without_dropout(backbone: PreTrainedModel) -> None:
+    """Scores must be the same in training and afterwards, and equal for every micro-batch size."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0

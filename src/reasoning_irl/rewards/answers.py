@@ -1,0 +1,179 @@
+"""Reading numbers and equations in text, exactly: values are Fractions, and no text is ever evaluated as code."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reasoning_irl.data.records import Span
+
+OPERATORS = ("+", "-", "*", "/")
+
+_SYNONYMS = {"x": "*", "X": "*", "×": "*", "÷": "/", "−": "-", "–": "-"}
+_CURRENCY = "[$€£]"
+# Lengths are bounded because a policy may write digits without end, which int() refuses to convert.
+_DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}(?![0-9])|[0-9]{1,30})(?:\.[0-9]{1,30})?|\.[0-9]{1,30})"
+_OPERATOR = r"[-+*/×÷−–xX]"
+
+_NUMBER = re.compile(rf"(?<![\w.])[-+−]?{_CURRENCY}?{_DECIMAL}(?:\s*/\s*{_DECIMAL})?")
+_MAGNITUDE = re.compile(rf"(?:(?<![\w.])|(?<=[0-9][xX])){_DECIMAL}(?![0-9])")
+_EQUATION = re.compile(
+    rf"(?<![\w.])(?<![0-9],){_CURRENCY}?(?P<left>{_DECIMAL})"
+    rf"[ \t]*(?P<operator>{_OPERATOR})[ \t]*{_CURRENCY}?(?P<right>{_DECIMAL})"
+    rf"[ \t]*=[ \t]*{_CURRENCY}?(?P<result>[-−]?{_CURRENCY}?{_DECIMAL})"
+    r"(?![\w%]|[.,][0-9])"
+    # A result that goes on (= 24/2, = 5 + 4) is an expression, not a number.
+    rf"(?![ \t]*(?:[-+*/×÷−–^]|[xX](?![a-zA-Z]))[ \t]*[(]?{_CURRENCY}?\.?[0-9])"
+)
+_BULLET = re.compile(r"\s*[-+*–]\s+")
+_BOLD = re.compile(r"(?:^|[^0-9)\s])\s*\*\*$")
+# What makes a number the tail of something longer: an operator, a power, or another number (as in 1 1/2).
+_CONTINUED = re.compile(r"(?:[-+*/×÷−–^0-9]|(?<![^\W\d_])[xX])$")
+
+
+@dataclass(frozen=True)
+class Equation:
+    """An equation `left operator right = result` as it stands in a text.
+
+    Spans are character offsets and leave out a currency sign in front of the number; `operator` is one of
+    OPERATORS, whatever sign the text uses.
+    """
+
+    left_span: Span
+    operator_span: Span
+    right_span: Span
+    result_span: Span
+    left: Fraction
+    operator: str
+    right: Fraction
+    result: Fraction
+
+    @property
+    def span(self) -> Span:
+        """From the first digit of the left operand to the end of the result."""
+        return self.left_span[0], self.result_span[1]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the result is exactly right: a rounded one is not, nor is a division by zero."""
+        return calculate(self.left, self.operator, self.right) == self.result
+
+
+def calculate(left: Fraction, operator: str, right: Fraction) -> Fraction | None:
+    """The exact value of `left operator right`, or None for a division by zero; `operator` is in OPERATORS."""
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    if operator == "/":
+        return left / right if right else None
+    raise ValueError(f"unknown operator {operator!r}; known are {' '.join(OPERATORS)}")
+
+
+def find_number(text: str) -> tuple[Span, Fraction] | None:
+    """The one number of a text, with its sign and currency: where it is written, and its value.
+
+    None where there is no number, more than one, a denominator of zero, or digits that are part of a name (B12).
+    """
+    match = _NUMBER.search(text)
+    if match is None or re.search("[0-9]", text[: match.start()] + text[match.end() :]):
+        return None
+    numerator, _, denominator = match.group().partition("/")
+    divisor = read_decimal(denominator) if denominator else Fraction(1)
+    return (match.span(), read_decimal(numerator) / divisor) if divisor else None
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The value of the one number in a text such as 18, 18.0, $1,800, 1/2, -3, 50% or `18 apples.`, else None.
+
+    A percent sign is read as a unit: 50% is 50.
+    """
+    found = find_number(text)
+    return found[1] if found else None
+
+
+def read_decimal(text: str) -> Fraction:
+    """The value of a written decimal such as 1,800.50 or -$3."""
+    return Fraction(re.sub(rf"{_CURRENCY}|[,\s]", "", text.replace("−", "-")))
+
+
+def find_magnitudes(text: str) -> list[tuple[Span, Fraction]]:
+    """Every plain decimal of a text in order, without sign and currency: 48/2 gives 48 and 2."""
+    return [(match.span(), read_decimal(match.group())) for match in _MAGNITUDE.finditer(text)]
+
+
+def answers_match(candidate: str | None, reference: str) -> bool:
+    """Whether an answer equals the reference: as numbers where both are, otherwise as text.
+
+    Text is compared without case and with runs of white space as one space. Units may be left out or added
+    (18 = 18 apples = $18.00), but where both name words the words must agree: 2 weeks is not 2 months. A number
+    that stands behind a word of the reference (type 2 diabetes) is part of its name, not its value.
+    """
+    if candidate is None:
+        return False
+    if _normalise(candidate) == _normalise(reference):
+        return True
+    ours, theirs = find_number(candidate), find_number(reference)
+    if ours is None or theirs is None or ours[1] != theirs[1]:
+        return False
+    (start, end), _ = theirs
+    if not _words(reference):
+        return True
+    if not _words(candidate):
+        return not _words(reference[:start])
+    return _words(candidate) == _words(reference[:start] + " " + reference[end:])
+
+
+def majority_key(answer: str | None) -> Fraction | str | None:
+    """What an answer votes for: its number where it has one (18 and 18.0 vote together), else its plain text.
+
+    None, for a trace without an answer, votes for nothing: leave it out of the count.
+    """
+    if answer is None:
+        return None
+    number = parse_number(answer)
+    return _normalise(answer) if number is None else number
+
+
+def find_equations(text: str) -> list[Equation]:
+    """Every equation `a OP b = c` of plain decimals, in order; OP is one of + - * / x × ÷.
+
+    Left out are parts of something longer, whose value a single operation does not give: chains (2 + 3 + 4 = 9),
+    fractions or expressions as results (1/2 = 3/6), and operands with a sign.
+    """
+    equations = []
+    for match in _EQUATION.finditer(text):
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if _continues(before):
+            continue
+        operator = match["operator"]
+        equations.append(
+            Equation(
+                left_span=match.span("left"),
+                operator_span=match.span("operator"),
+                right_span=match.span("right"),
+                result_span=match.span("result"),
+                left=read_decimal(match["left"]),
+                operator=_SYNONYMS.get(operator, operator),
+                right=read_decimal(match["right"]),
+                result=read_decimal(match["result"]),
+            )
+        )
+    return equations
+
+
+def _continues(before: str) -> bool:
+    """Whether what stands before an equation on its line makes its left operand part of something longer."""
+    if _BULLET.fullmatch(before):
+        return False
+    before = before.rstrip()
+    return bool(_CONTINUED.search(before)) and not _BOLD.search(before)
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").casefold()
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in re.findall(r"[^\W\d_]+", text)]

@@ -1,0 +1,68 @@
+"""At which completion tokens the reward is read: sparse, step, interval or dense (arXiv 2510.01857).
+
+A *read mask* marks those tokens. The discriminator's loss is taken where the mask is 1, and a token's reward is
+the logit at the next marked token at or after it ("back-filled"), so one head serves every granularity.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from reasoning_irl.config.schema import Granularity
+
+
+def read_mask(
+    completion_mask: Tensor, granularity: Granularity, interval: int, ends_step: Tensor | None = None
+) -> Tensor:
+    """(B, T) mask of the tokens at which the reward is read; the last token of a completion always is.
+
+    `ends_step` (B, T) marks tokens that close a sentence or a line; only `step` needs it.
+    """
+    mask = completion_mask.bool()
+    last = mask & ~torch.nn.functional.pad(mask[:, 1:], (0, 1))
+    if granularity == Granularity.dense:
+        return mask
+    if granularity == Granularity.sparse:
+        return last
+    if granularity == Granularity.interval:
+        position = torch.arange(1, mask.size(1) + 1, device=mask.device)
+        return mask & ((position % interval == 0)[None, :] | last)
+    if ends_step is None:
+        raise ValueError("granularity `step` needs the mask of tokens that end a step")
+    return mask & (ends_step.bool() | last)
+
+
+def step_ending_ids(vocabulary_size: int, decode: Callable[[int], str]) -> Tensor:
+    """(V,) mask of the tokens whose text ends a sentence or holds a line break or the end of the reasoning.
+
+    A full stop ends a sentence only where it ends the token; decimals such as `3.5` are no boundary.
+    """
+    texts = (decode(token) for token in range(vocabulary_size))
+    return torch.tensor(
+        [text.rstrip(" ").endswith((".", "!", "?")) or "\n" in text or "</think>" in text for text in texts]
+    )
+
+
+def segment_ids(read: Tensor) -> Tensor:
+    """(B, T) number of the segment a token belongs to: tokens up to and including each marked one."""
+    return torch.cumsum(read.int(), dim=1) - read.int()
+
+
+def back_fill(values: Tensor, read: Tensor) -> Tensor:
+    """(B, T) each token takes the value at the next marked token; tokens after the last one get 0."""
+    n_segments = values.size(1) + 1
+    at_mark = torch.zeros(values.size(0), n_segments, dtype=values.dtype, device=values.device)
+    segments = segment_ids(read)
+    at_mark.scatter_add_(1, segments, values * read)
+    return at_mark.gather(1, segments)
+
+
+def segment_mean(values: Tensor, read: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) at each token, the mean of `values` over the tokens of its segment."""
+    segments = segment_ids(read)
+    weight = mask.to(values.dtype)
+    shape = (values.size(0), values.size(1) + 1)
+    total = torch.zeros(shape, dtype=values.dtype, device=values.device).scatter_add(1, segments, values * weight)
+    count = torch.zeros(shape, dtype=values.dtype, device=values.device).scatter_add(1, segments, weight)
+    return (total / count.clamp(min=1)).gather(1, segments)

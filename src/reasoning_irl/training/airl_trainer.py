@@ -1,0 +1,317 @@
+"""Adversarial IRL as a small subclass of TRL's GRPOTrainer (arXiv 2510.01857).
+
+Each step: the policy samples a group of traces a prompt, the discriminator takes its updates, scores every token,
+the scores become (B, T) advantages, and the policy takes a clipped policy-gradient step on them.
+
+Departures from GRPOTrainer: the advantages are per token and come from the discriminator, the loss is our own
+`token_policy_loss` (a loss that re-packs rows would misalign them), and a step is left out while the
+discriminator's held-out AUROC is at chance. Its reward function only watches: nothing it returns is trained on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConfig
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.eval.metrics import auroc, pearson
+from reasoning_irl.rewards.verifiable import watch_accuracy
+from reasoning_irl.training.advantages import token_advantages
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
+from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
+from reasoning_irl.training.losses import token_policy_loss
+from reasoning_irl.utils.log import logger
+
+STATE_FILE = "discriminator_state.pt"
+
+
+class CollapseGuard:
+    """Says whether the policy may step: only while the running mean of the held-out AUROC is above chance.
+
+    A discriminator that cannot tell experts from the policy has nothing to teach: its reward is noise.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self._config = config
+        self.auroc: float | None = None
+
+    def update(self, heldout_auroc: float) -> None:
+        past = heldout_auroc if self.auroc is None else self.auroc
+        self.auroc = self._config.smoothing * past + (1 - self._config.smoothing) * heldout_auroc
+
+    def reason_to_skip(self) -> str | None:
+        """Why the policy should not step, or None."""
+        if not self._config.enabled or self.auroc is None or self.auroc >= self._config.min_auroc:
+            return None
+        return (
+            f"held-out AUROC of the discriminator is {self.auroc:.3f}, below guard.min_auroc={self._config.min_auroc}"
+        )
+
+
+class _SkipPolicyStep(TrainerCallback):
+    """Drops the gradients of a skipped step: an optimiser leaves parameters without a gradient as they are."""
+
+    def __init__(self, trainer: "AIRLTrainer") -> None:
+        self._trainer = trainer
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        if self._trainer.skip_policy_step:
+            self._trainer.model.zero_grad(set_to_none=True)
+
+
+class AIRLTrainer(GRPOTrainer):
+    """GRPOTrainer whose advantages come from a discriminator that learns beside the policy."""
+
+    _tag_names = ["airl", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
+
+    def __init__(
+        self,
+        *,
+        args: GRPOConfig,
+        discriminator: Discriminator,
+        experts: ExpertPool,
+        heldout: list[Record],
+        config: RewardModelConfig,
+        guard: GuardConfig,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(args=args, reward_funcs=[watch_accuracy], **kwargs)
+        self.discriminator = discriminator
+        self.experts = experts
+        self.heldout = heldout
+        self.config = config
+        self.replay = ReplayBuffer(config.replay_buffer_size, args.seed)
+        self.guard = CollapseGuard(guard)
+        self.skip_policy_step = False
+        self.add_callback(_SkipPolicyStep(self))
+
+    # ---- the alternation
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        out = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
+            return out
+        rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
+        self._watch_heldout(rollouts)
+        self._update_discriminator(rollouts)
+        self._decide_step()
+        tokens, group_size = self._group(rollouts, inputs)
+        logps = self._logps(tokens) if self._needs_logps(out) else None
+        rewards = self.discriminator.rewards(tokens, logps if self._is_airl_form else None)
+        out |= {
+            "prompt_ids": tokens.prompt_ids,
+            "prompt_mask": tokens.prompt_mask,
+            "completion_ids": tokens.completion_ids,
+            "completion_mask": tokens.completion_mask,
+            "num_items_in_batch": self.accelerator.gather(tokens.completion_mask.sum()).sum(),
+            "advantages": token_advantages(
+                rewards,
+                tokens.completion_mask,
+                group_size,
+                self.config.advantage_calculation,
+                self.config.advantage_baseline,
+                self.config.dense_gamma,
+                self.config.advantage_std_floor,
+            ),
+        }
+        if "old_per_token_logps" in out:
+            out["old_per_token_logps"] = logps
+        if "ref_per_token_logps" in out:
+            out["ref_per_token_logps"] = self._reference_logps(tokens)
+        self._watch_rewards(rewards, tokens)
+        return out
+
+    def warm_up_discriminator(self, progress: Any) -> None:
+        """The first updates, on perturbed experts alone, before the policy moves; `progress` wraps the range."""
+        for _ in progress(range(self.config.reward_warmup_steps)):
+            metrics = self.discriminator.update(self._labelled([]))
+            for name, value in metrics.items():
+                self._metrics["train"][name].append(value)
+
+    def _update_discriminator(self, rollouts: TokenBatch) -> None:
+        fresh = rollouts.sequences()
+        for _ in range(self.config.reward_updates_per_policy_step):
+            n_replayed = int(self.config.replay_fraction * self.config.reward_policy_batch_size)
+            replayed = self.replay.draw(n_replayed)
+            n_fresh = min(len(fresh), self.config.reward_policy_batch_size - len(replayed))
+            chosen = torch.randperm(len(fresh))[:n_fresh].tolist()
+            batch = self._labelled([*(fresh[i] for i in chosen), *replayed])
+            for name, value in self.discriminator.update(batch).items():
+                self._metrics["train"][name].append(value)
+        self.replay.add(fresh)
+
+    def _labelled(self, policy: list[TokenSequence]) -> LabelledBatch:
+        """The next experts, their perturbed copies, and the given policy samples."""
+        records = self.experts.draw(self.config.reward_batch_size)
+        batch = self._label([self.experts.sequence(r) for r in records], policy, self._perturbed(records))
+        if not self._is_airl_form:
+            return batch
+        return LabelledBatch(batch.tokens, batch.source, batch.group, self._logps(batch.tokens))
+
+    def _perturbed(self, records: list[Record]) -> list[TokenSequence]:
+        n = self.config.num_neg_perturbations_per_expert
+        return [sequence for record in records for sequence in self.experts.perturbed(record, n)] if n else []
+
+    def _label(
+        self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
+    ) -> LabelledBatch:
+        return label_batch(expert, policy, perturbed, self._tokenizer.pad_token_id, self.accelerator.device)
+
+    def _group(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> tuple[TokenBatch, int]:
+        """The rows of the policy step and how many there are a prompt; with experts, one is added to each group."""
+        if not self.config.add_expert_to_policy_optim:
+            return rollouts, self.num_generations
+        sequences, rows = rollouts.sequences(), []
+        for start in range(0, len(sequences), self.num_generations):
+            expert = self.experts.sequence_of(inputs[start]["id"])
+            prompt_ids = sequences[start].prompt_ids
+            rows += [*sequences[start : start + self.num_generations]]
+            rows.append(TokenSequence(prompt_ids, expert.completion_ids))
+        return collate(rows, self._tokenizer.pad_token_id, self.accelerator.device), self.num_generations + 1
+
+    # ---- log-probabilities of the policy
+
+    @property
+    def _is_airl_form(self) -> bool:
+        return self.config.reward_form == RewardForm.airl
+
+    def _needs_logps(self, out: dict[str, Any]) -> bool:
+        return self._is_airl_form or "old_per_token_logps" in out
+
+    @torch.no_grad()
+    def _logps(self, tokens: TokenBatch, model: torch.nn.Module | None = None) -> Tensor:
+        """(B, T) log-probabilities of the completion tokens under the policy (or another model)."""
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            logps, _, _ = self._get_per_token_logps_and_entropies(
+                model or self.model,
+                tokens.input_ids,
+                tokens.attention_mask,
+                tokens.completion_ids.size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+        return logps
+
+    def _reference_logps(self, tokens: TokenBatch) -> Tensor:
+        if self.ref_model is not None:
+            return self._logps(tokens, self.ref_model)
+        with self.accelerator.unwrap_model(self.model).disable_adapter():
+            return self._logps(tokens)
+
+    # ---- the policy's loss
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        mask = inputs["completion_mask"]
+        logps, entropies, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], mask], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True,
+        )
+        old_logps = inputs.get("old_per_token_logps")
+        terms = token_policy_loss(
+            logps,
+            logps.detach() if old_logps is None else old_logps,
+            inputs["advantages"],
+            self.epsilon_low,
+            inputs.get("ref_per_token_logps"),
+            self.beta,
+        )
+        mode = "train" if self.model.training else "eval"
+        n_tokens = mask.sum().clamp(min=1)
+        self._metrics[mode]["policy/entropy"].append(((entropies * mask).sum() / n_tokens).item())
+        self._metrics[mode]["policy/clip_fraction"].append(((terms.is_clipped * mask).sum() / n_tokens).item())
+        if terms.kl is not None:
+            self._metrics[mode]["policy/kl"].append(((terms.kl * mask).sum() / n_tokens).item())
+        # A mean over the tokens of the whole optimiser step, so that splitting it changes nothing.
+        normalizer = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+        if mode == "train":
+            normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return (terms.loss * mask).sum() / normalizer
+
+    # ---- what is watched
+
+    def _watch_heldout(self, rollouts: TokenBatch) -> None:
+        """AUROC of held-out experts against samples no update has seen yet, and against their own perturbations."""
+        chosen = torch.randperm(len(self.heldout))[: self.config.reward_batch_size].tolist()
+        records = [self.heldout[i] for i in chosen]
+        perturbed = self._perturbed(records)
+        negatives = rollouts.sequences()
+        batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)
+        logps = self._logps(batch.tokens) if self._is_airl_form else None
+        rewards = self.discriminator.rewards(batch.tokens, logps)
+        scores = self.discriminator.trace_scores(rewards, batch.tokens).tolist()
+        n, m = len(records), len(negatives)
+        against_policy = auroc(scores[: n + m], [True] * n + [False] * m)
+        assert against_policy is not None
+        self.guard.update(against_policy)
+        self._metrics["train"]["discriminator/heldout_auroc"].append(against_policy)
+        if perturbed:
+            against_perturbed = auroc(scores[:n] + scores[n + m :], [True] * n + [False] * len(perturbed))
+            self._metrics["train"]["discriminator/heldout_auroc_perturbed"].append(against_perturbed)
+
+    def _decide_step(self) -> None:
+        reason = self.guard.reason_to_skip()
+        self.skip_policy_step = reason is not None
+        self._metrics["train"]["policy/skipped"].append(float(self.skip_policy_step))
+        if reason:
+            logger.warning("policy step %d skipped: %s", self.state.global_step + 1, reason)
+
+    def _watch_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
+        lengths = tokens.completion_mask.sum(1)
+        scores = self.discriminator.trace_scores(rewards, tokens)
+        metrics = {
+            "policy/reward_mean": scores.mean().item(),
+            "policy/reward_std": scores.std().item(),
+            "policy/completion_length": lengths.float().mean().item(),
+        }
+        correlation = pearson(scores.tolist(), lengths.tolist())
+        if correlation is not None:
+            metrics["policy/reward_length_correlation"] = correlation
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+
+    # ---- checkpoints
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        self.save_discriminator(folder)
+
+    def save_discriminator(self, folder: Path) -> None:
+        """Reward model, its optimiser and schedule, replay buffer, expert stream and guard."""
+        reward_folder = folder / "reward_model"
+        self.discriminator.model.save(reward_folder)
+        self._tokenizer.save_pretrained(reward_folder)
+        state = {
+            "discriminator": self.discriminator.state_dict(),
+            "experts": self.experts.state_dict(),
+            "replay": self.replay.state_dict(),
+            "guard_auroc": self.guard.auroc,
+        }
+        torch.save(state, folder / STATE_FILE)
+
+    def load_discriminator_state(self, folder: Path) -> None:
+        """Continues from a checkpoint whose reward model was loaded into the discriminator already."""
+        # Random streams and token tuples are plain Python objects, in a file this program wrote.
+        state = torch.load(folder / STATE_FILE, weights_only=False)
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.experts.load_state_dict(state["experts"])
+        self.replay.load_state_dict(state["replay"])
+        self.guard.auroc = state["guard_auroc"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Metrics of library internals that this trainer replaces would mislead and are left out."""
+        misleading = ("rewards/", "reward", "frac_reward_zero_std")
+        watched = self._metrics["train"].pop("rewards/watch_accuracy/mean", None)
+        for name in [n for n in self._metrics["train"] if n.startswith(misleading)]:
+            del self._metrics["train"][name]
+        if watched:
+            self._metrics["train"]["monitor/accuracy"] = watched
+        super().log(logs, start_time)

@@ -1,0 +1,209 @@
+"""The discriminator: a reward model with its own optimiser, told apart experts from policy and perturbed traces.
+
+Departures from arXiv 2510.01857: negatives never stand beside another prompt than their own; the gradient of an
+update does not depend on the micro-batch size; WGAN has a gradient penalty; the logit can take the AIRL form
+f - log pi of Fu et al. (2018, section 6).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import get_scheduler
+
+from reasoning_irl.config.schema import ClassifierLoss, RewardModelConfig
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.rewards.granularity import back_fill, segment_mean
+from reasoning_irl.training.losses import discriminator_loss, masked_mean
+
+
+class Source(IntEnum):
+    """Where a sequence of an update comes from."""
+
+    expert = 0
+    policy = 1
+    perturbed = 2
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """The sequences of one discriminator update."""
+
+    tokens: TokenBatch
+    source: Tensor  # (B,) of Source
+    group: Tensor  # (B,) equal where the prompt is the same
+    policy_logps: Tensor | None = None  # (B, T), for the AIRL form
+
+    @property
+    def is_expert(self) -> Tensor:  # (B,)
+        return self.source == Source.expert
+
+
+def label_batch(
+    expert: Sequence[TokenSequence],
+    policy: Sequence[TokenSequence],
+    perturbed: Sequence[TokenSequence],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+) -> LabelledBatch:
+    """Joins the three sources to one batch."""
+    sequences = [*expert, *policy, *perturbed]
+    numbers: dict[tuple[int, ...], int] = {}
+    group = [numbers.setdefault(s.prompt_ids, len(numbers)) for s in sequences]
+    source = [Source.expert] * len(expert) + [Source.policy] * len(policy) + [Source.perturbed] * len(perturbed)
+    return LabelledBatch(
+        collate(sequences, pad_id, device),
+        torch.tensor(source, device=device),
+        torch.tensor(group, device=device),
+    )
+
+
+class Discriminator:
+    """Learns to tell experts (label 1) from negatives (label 0), and turns its logit into a reward."""
+
+    def __init__(self, model: RewardModel, config: RewardModelConfig, total_updates: int) -> None:
+        self.model = model.eval()  # there is no dropout: training and scoring are the same function
+        self.config = config
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.reward_learning_rate, weight_decay=config.reward_weight_decay
+        )
+        self.scheduler = get_scheduler(
+            config.reward_lr_scheduler_type,
+            self.optimizer,
+            num_warmup_steps=int(config.reward_warmup_ratio * total_updates),
+            num_training_steps=total_updates,
+        )
+
+    def update(self, batch: LabelledBatch) -> dict[str, float]:
+        """One optimiser step; returns loss, gradient norm and accuracies.
+
+        With several micro-batches the logits are computed first without a graph, the loss gives their gradient,
+        and each micro-batch is then run again to pass it on (Gao et al. 2021, gradient cache): exact for every
+        loss, also those that compare sequences with each other.
+        """
+        size = self.config.reward_micro_batch_size
+        rows = [slice(start, start + size) for start in range(0, len(batch.tokens), size)]
+        if len(rows) == 1:
+            logits = self.logits(batch.tokens, batch.policy_logps)
+            loss = self._loss(logits, batch)
+            loss.backward()
+        else:
+            with torch.no_grad():
+                logits = torch.cat([self._micro_logits(batch, r) for r in rows])
+            logits.requires_grad_()
+            loss = self._loss(logits, batch)
+            (gradient,) = torch.autograd.grad(loss, logits)
+            for r in rows:
+                self._micro_logits(batch, r).backward(gradient[r])
+        metrics = {"discriminator/loss": loss.item()}
+        if self.config.classifier_loss == ClassifierLoss.wgan:
+            metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.reward_max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics["discriminator/grad_norm"] = norm.item()
+        return metrics | self._accuracies(logits.detach(), batch)
+
+    def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
+        """(B, T) what the loss is taken on: f, or f - log pi when `policy_logps` (B, T) are given."""
+        f = self.model(tokens)
+        if policy_logps is None:
+            return f
+        pooled = segment_mean(policy_logps.float(), self.model.read_mask(tokens), tokens.completion_mask)
+        return f - pooled
+
+    @torch.no_grad()
+    def rewards(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
+        """(B, T) rewards of the policy step: the logit over a temperature, clipped if asked, back-filled."""
+        size = self.config.reward_micro_batch_size
+        logits = torch.cat(
+            [
+                self.logits(tokens[start : start + size], _rows(policy_logps, slice(start, start + size)))
+                for start in range(0, len(tokens), size)
+            ]
+        )
+        rewards = logits / self.config.disc_temperature
+        if self.config.clip_reward_model:
+            rewards = rewards.clamp(self.config.reward_lb, self.config.reward_ub)
+        return back_fill(rewards, self.model.read_mask(tokens))
+
+    def trace_scores(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
+        """(B,) mean reward of each trace's tokens."""
+        return masked_mean(rewards, tokens.completion_mask)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser and schedule; the weights are saved as a model folder."""
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+    def _micro_logits(self, batch: LabelledBatch, rows: slice) -> Tensor:
+        return self.logits(batch.tokens[rows], _rows(batch.policy_logps, rows))
+
+    def _loss(self, logits: Tensor, batch: LabelledBatch) -> Tensor:
+        return discriminator_loss(
+            self.config.classifier_loss,
+            logits,
+            self.model.read_mask(batch.tokens),
+            batch.is_expert,
+            batch.group,
+            self.config.disc_label_smoothing,
+            self.config.class_balance,
+        )
+
+    def _accuracies(self, logits: Tensor, batch: LabelledBatch) -> dict[str, float]:
+        """Share of sequences of each source on the right side of 0."""
+        looks_expert = masked_mean(logits, self.model.read_mask(batch.tokens)) > 0
+        right = looks_expert == batch.is_expert
+        return {
+            f"discriminator/accuracy_{source.name}": right[batch.source == source].float().mean().item()
+            for source in Source
+            if (batch.source == source).any()
+        }
+
+    def _backward_gradient_penalty(self, batch: LabelledBatch) -> float:
+        """Adds the gradient of the penalty lambda * E[(|df/dx| - 1)^2] of Gulrajani et al. (2017, eq. 3).
+
+        Tokens have no points in between, so x is the sequence of input embeddings, mixed position by position
+        between an expert and a negative; f is the mean logit over the expert's tokens.
+        """
+        expert_rows, negative_rows = torch.where(batch.is_expert)[0], torch.where(~batch.is_expert)[0]
+        n_pairs = min(len(expert_rows), len(negative_rows))
+        expert_rows = expert_rows[torch.randperm(len(expert_rows))[:n_pairs]]
+        negative_rows = negative_rows[torch.randperm(len(negative_rows))[:n_pairs]]
+        penalty_sum, size = 0.0, self.config.reward_micro_batch_size
+        for start in range(0, n_pairs, size):
+            expert = _take(batch.tokens, expert_rows[start : start + size])
+            negative = _take(batch.tokens, negative_rows[start : start + size])
+            share = torch.rand(len(expert), 1, 1, device=expert.completion_ids.device)
+            mixed = (share * self.model.embed(expert) + (1 - share) * self.model.embed(negative)).detach()
+            mixed.requires_grad_()
+            # The fused attention kernels have no second derivative.
+            with sdpa_kernel(SDPBackend.MATH):
+                logits = self.model.forward_embeddings(mixed, expert, negative.completion_ids, share[..., 0])
+                score = masked_mean(logits, self.model.read_mask(expert))
+                (slope,) = torch.autograd.grad(score.sum(), mixed, create_graph=True)
+                norm = slope.flatten(1).norm(dim=1)  # (b,)
+                penalty = self.config.gradient_penalty * ((norm - 1) ** 2).sum() / n_pairs
+                penalty.backward()
+            penalty_sum += penalty.item()
+        return penalty_sum
+
+
+def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
+    return None if values is None else values[rows]
+
+
+def _take(batch: TokenBatch, rows: Tensor) -> TokenBatch:
+    return TokenBatch(
+        batch.prompt_ids[rows], batch.prompt_mask[rows], batch.completion_ids[rows], batch.completion_mask[rows]
+    )

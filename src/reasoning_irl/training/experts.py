@@ -1,0 +1,105 @@
+"""Expert demonstrations as the discriminator meets them: shuffled, each with perturbed copies beside its own prompt."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
+from reasoning_irl.rewards.kinds import PerturbationKind
+from reasoning_irl.rewards.perturbations import sample_perturbations
+from reasoning_irl.utils.errors import DataError
+
+
+class ExpertPool:
+    """Draws experts without replacement, pass after pass, and perturbs them anew each time.
+
+    Seeded; `state_dict` continues the same stream of draws after a restart.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        tokenizer: PreTrainedTokenizerBase,
+        max_completion_length: int,
+        kinds: Sequence[PerturbationKind],
+        max_value: int | None,
+        seed: int,
+    ) -> None:
+        if not records:
+            raise DataError("there is no expert to learn from: the data set is empty")
+        self._records = list(records)
+        self._tokenizer = tokenizer
+        self._max_completion_length = max_completion_length
+        self._kinds = list(kinds)
+        self._max_value = max_value
+        self._rng = random.Random(seed)
+        self._order: list[int] = []
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._by_id = {record.id: record for record in records}
+
+    def draw(self, n: int) -> list[Record]:
+        """The next n experts."""
+        drawn = []
+        for _ in range(n):
+            if not self._order:
+                self._order = list(range(len(self._records)))
+                self._rng.shuffle(self._order)
+            drawn.append(self._records[self._order.pop()])
+        return drawn
+
+    def sequence(self, record: Record) -> TokenSequence:
+        """The demonstration as tokens."""
+        return self._encode(record, record.target)
+
+    def sequence_of(self, record_id: str) -> TokenSequence:
+        """The demonstration of the record with this id."""
+        return self.sequence(self._by_id[record_id])
+
+    def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
+        """Up to n perturbed copies; fewer where the demonstration offers nothing to break."""
+        perturbations = sample_perturbations(
+            record.target, record.question, self._kinds, n, self._rng, max_value=self._max_value
+        )
+        return [self._encode(record, perturbation.text) for perturbation in perturbations]
+
+    def _encode(self, record: Record, trace: str) -> TokenSequence:
+        ids, _ = encode_completion(self._tokenizer, trace, self._max_completion_length)
+        if record.id not in self._prompts:
+            self._prompts[record.id] = encode_prompt(self._tokenizer, record.prompt)
+        return TokenSequence(self._prompts[record.id], ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rng": self._rng.getstate(), "order": list(self._order)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rng.setstate(state["rng"])
+        self._order = list(state["order"])
+
+
+class ReplayBuffer:
+    """The newest `capacity` policy samples; drawing is seeded."""
+
+    def __init__(self, capacity: int, seed: int) -> None:
+        self._capacity = capacity
+        self._rng = random.Random(seed)
+        self._samples: list[TokenSequence] = []
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, samples: Sequence[TokenSequence]) -> None:
+        self._samples = [*self._samples, *samples][max(0, len(self._samples) + len(samples) - self._capacity) :]
+
+    def draw(self, n: int) -> list[TokenSequence]:
+        """n different samples, or all where there are fewer."""
+        return self._rng.sample(self._samples, min(n, len(self._samples)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rng": self._rng.getstate(), "samples": list(self._samples)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rng.setstate(state["rng"])
+        self._samples = list(state["samples"])

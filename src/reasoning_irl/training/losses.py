@@ -1,0 +1,112 @@
+"""Losses of the discriminator and the policy: pure functions of tensors, value and metrics returned.
+
+The discriminator's losses take the logits of one whole update, `logits_expert_is_high` (B, T), the mask of the
+tokens that count (B, T), and `is_expert` (B,). Each sequence weighs the same, whatever its length: a sequence's
+term is the mean over its counted tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from reasoning_irl.config.schema import ClassifierLoss
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean of each row over the tokens where the mask is 1."""
+    weight = mask.to(values.dtype)
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def sequence_weights(is_expert: Tensor, class_balance: bool) -> Tensor:
+    """(B,) weights that sum to 1; with balance the experts together weigh as much as the negatives together."""
+    expert = is_expert.to(torch.float32)
+    weights = torch.ones_like(expert)
+    n_expert, n_negative = expert.sum(), (1 - expert).sum()
+    if class_balance and n_expert > 0 and n_negative > 0:
+        weights = torch.where(is_expert.bool(), n_negative / n_expert, weights)
+    return weights / weights.sum()
+
+
+def bce_loss(
+    logits_expert_is_high: Tensor,
+    mask: Tensor,
+    is_expert: Tensor,
+    label_smoothing: float,
+    class_balance: bool,
+) -> Tensor:
+    """Binary cross-entropy per token; smoothing s moves the targets to 1 - s/2 and s/2 (.95 and .05 for .1)."""
+    expert = is_expert.to(logits_expert_is_high.dtype)[:, None]
+    targets = (expert * (1 - label_smoothing) + label_smoothing / 2).expand_as(logits_expert_is_high)
+    per_token = binary_cross_entropy_with_logits(logits_expert_is_high, targets, reduction="none")
+    return (masked_mean(per_token, mask) * sequence_weights(is_expert, class_balance)).sum()
+
+
+def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor) -> Tensor:
+    """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017); the gradient penalty is added by the caller."""
+    score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
+    return score[~expert].mean() - score[expert].mean()
+
+
+def pairwise_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, group: Tensor) -> Tensor:
+    """-log sigmoid(s_expert - s_negative), the mean over pairs (Bradley and Terry 1952).
+
+    Pairs share a prompt where an expert and a negative of the same `group` (B,) are there; negatives whose
+    prompt has no expert in the batch are paired with every expert.
+    """
+    score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
+    same_prompt = group[expert][:, None] == group[~expert][None, :]  # (E, N)
+    pairs = same_prompt | ~same_prompt.any(0, keepdim=True)
+    losses = softplus(score[~expert][None, :] - score[expert][:, None])
+    # Each negative counts once, however many experts it is paired with.
+    return ((losses * pairs).sum(0) / pairs.sum(0)).mean()
+
+
+def discriminator_loss(
+    kind: ClassifierLoss,
+    logits_expert_is_high: Tensor,
+    mask: Tensor,
+    is_expert: Tensor,
+    group: Tensor,
+    label_smoothing: float,
+    class_balance: bool,
+) -> Tensor:
+    """The loss that `model.classifier_loss` names."""
+    if kind == ClassifierLoss.bce:
+        return bce_loss(logits_expert_is_high, mask, is_expert, label_smoothing, class_balance)
+    if kind == ClassifierLoss.wgan:
+        return wgan_loss(logits_expert_is_high, mask, is_expert)
+    return pairwise_loss(logits_expert_is_high, mask, is_expert, group)
+
+
+@dataclass(frozen=True)
+class PolicyLossTerms:
+    """Per-token values, all (B, T)."""
+
+    loss: Tensor
+    kl: Tensor | None
+    is_clipped: Tensor
+
+
+def token_policy_loss(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    clip_epsilon: float,
+    ref_logps: Tensor | None = None,
+    beta: float = 0.0,
+) -> PolicyLossTerms:
+    """The clipped surrogate of PPO (Schulman et al. 2017, eq. 7) at every token, with an optional KL term.
+
+    All inputs are (B, T); the KL to the reference is the k3 estimator exp(q - p) - (q - p) - 1 (Schulman 2020).
+    """
+    ratio = torch.exp(logps - old_logps)
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    is_clipped = ((ratio < 1 - clip_epsilon) & (advantages < 0)) | ((ratio > 1 + clip_epsilon) & (advantages > 0))
+    if ref_logps is None:
+        return PolicyLossTerms(loss, None, is_clipped)
+    kl = torch.exp(ref_logps - logps) - (ref_logps - logps) - 1
+    return PolicyLossTerms(loss + beta * kl, kl, is_clipped)

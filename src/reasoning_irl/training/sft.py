@@ -1,0 +1,66 @@
+"""Supervised fine-tuning on demonstrations, with TRL's SFTTrainer: the warm start and the baseline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import encode_record
+from reasoning_irl.models import cpu_logprobs
+
+
+def sft_rows(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_completion_length: int
+) -> list[dict[str, list[int]]]:
+    """Prompt and demonstration as ids, the loss on the demonstration only.
+
+    They are made by the functions that feed the discriminator, so that the baseline learns the very same tokens:
+    the model's own chat template, and one end token with nothing after it.
+    """
+    rows = []
+    for record in records:
+        sequence = encode_record(tokenizer, record, record.target, max_completion_length)
+        rows.append(
+            {
+                "input_ids": [*sequence.prompt_ids, *sequence.completion_ids],
+                "completion_mask": [0] * len(sequence.prompt_ids) + [1] * len(sequence.completion_ids),
+            }
+        )
+    return rows
+
+
+def run_sft(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Record],
+    max_completion_length: int,
+    folder: Path,
+    callbacks: list[TrainerCallback],
+    **arguments: Any,
+) -> PreTrainedModel:
+    """Fine-tunes and writes a normal checkpoint folder; `arguments` go to TRL's SFTConfig."""
+    cpu_logprobs.install()
+    args = SFTConfig(
+        output_dir=str(folder),
+        completion_only_loss=True,
+        max_length=None,
+        report_to="none",
+        bf16=torch.cuda.is_available(),
+        **arguments,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list(sft_rows(records, tokenizer, max_completion_length)),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.train()
+    trainer.save_model(str(folder))
+    tokenizer.save_pretrained(folder)
+    return trainer.model

@@ -1,0 +1,118 @@
+"""The pictures of a run, drawn from tiny made-up files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "figures" / "plot_run.py"
+ALL = ["training_curves", "reward_distributions", "rerank_vs_n"]
+
+
+@pytest.fixture
+def plots(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from figures import plot_run
+
+    return plot_run
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    log = [
+        {"step": 1, "discriminator/loss": 0.7, "policy/skipped": 1},
+        {"step": 2, "discriminator/loss": 0.6, "policy/reward_mean": -0.2, "monitor/accuracy": None},
+        {"step": 3, "discriminator/accuracy_expert": 0.8, "policy/reward_mean": 0.0, "policy/skipped": 0},
+    ]
+    traces = [
+        {"completion": "a", "correct": True, "score": 1.0},
+        {"completion": "b", "correct": False, "score": -1.0},
+        {"completion": "b", "correct": False, "score": -0.9},
+        {"completion": "c", "correct": None, "score": 0.5},
+        {"completion": "d", "correct": False, "score": None},
+    ]
+    curves = {"curve/n": [1, 2, 4], "curve/reward": [0.4, 0.5, 0.6], "curve/random": [0.4, 0.4, 0.4]}
+    (tmp_path / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n\n")
+    (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, traces)))
+    (tmp_path / "metrics.json").write_text(json.dumps({**curves, "auroc": 0.7}))
+    return tmp_path
+
+
+def drawn(plots, monkeypatch, run_dir):
+    """The figures that plot_run saves, by name."""
+    kept = {}
+
+    def keep(figure, folder, name):
+        kept[name] = figure
+        return [folder / name]
+
+    monkeypatch.setattr(plots, "save", keep)
+    plots.plot_run(run_dir)
+    return kept
+
+
+def test_every_picture_is_written_as_png_and_pdf(plots, run_dir):
+    files = plots.plot_run(run_dir)
+    assert files == [run_dir / "figures" / f"{name}.{kind}" for name in ALL for kind in ("png", "pdf")]
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG" if file.suffix == ".png" else b"%PDF")
+        assert file.stat().st_size > 3000
+
+
+def test_the_same_numbers_give_the_same_files(plots, run_dir):
+    first = [file.read_bytes() for file in plots.plot_run(run_dir)]
+    assert first == [file.read_bytes() for file in plots.plot_run(run_dir)]
+
+
+def test_training_curves_show_what_the_log_holds(plots, monkeypatch, run_dir):
+    figure = drawn(plots, monkeypatch, run_dir)["training_curves"]
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
+    assert list(panels) == ["Discriminator loss", "Discriminator accuracy", "Reward of policy samples"]
+    lines = panels["Reward of policy samples"].get_lines()
+    assert [line.get_xydata().tolist() for line in lines] == [[[2, -0.2], [3, 0.0]]]
+    assert [text.get_text() for text in panels["Discriminator accuracy"].get_legend().get_texts()] == ["expert"]
+    for axes in panels.values():
+        (shade,) = axes.collections
+        assert [path.get_extents().intervalx.tolist() for path in shade.get_paths()] == [[0.5, 1.5]]
+        assert axes.get_ylabel()
+
+
+def test_scores_of_unjudged_traces_stay_out_of_the_histogram(plots, monkeypatch, run_dir):
+    (axes,) = drawn(plots, monkeypatch, run_dir)["reward_distributions"].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["right (1)", "wrong (2)"]
+    for bars in axes.containers:
+        assert sum(bar.get_height() for bar in bars) == pytest.approx(1)  # shares of its kind
+
+
+def test_reranking_draws_the_curves_that_are_there(plots, monkeypatch, run_dir):
+    (axes,) = drawn(plots, monkeypatch, run_dir)["rerank_vs_n"].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines == {
+        "learned reward": [[1, 0.4], [2, 0.5], [4, 0.6]],
+        "random": [[1, 0.4], [2, 0.4], [4, 0.4]],
+    }
+
+
+def test_missing_files_are_named(plots, run_dir, capsys):
+    (run_dir / "train_log.jsonl").unlink()
+    (run_dir / "metrics.json").write_text("{}")
+    assert [file.stem for file in plots.plot_run(run_dir)] == ["reward_distributions"] * 2
+    out = capsys.readouterr().out
+    assert "training_curves: left out, " in out
+    assert "train_log.jsonl is missing" in out
+    assert "metrics.json has nothing to draw" in out
+
+
+def test_script_without_traces_says_so_in_one_line(tmp_path):
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"plot_run: {tmp_path / 'traces.jsonl'} is missing: evaluate the run first\n"
+    assert not (tmp_path / "figures").exists()
+
+
+def test_script_runs_from_any_folder(run_dir):
+    subprocess.run([sys.executable, SCRIPT, run_dir], cwd=run_dir, check=True, capture_output=True)
+    assert (run_dir / "figures" / "rerank_vs_n.png").exists()
