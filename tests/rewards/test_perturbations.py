@@ -237,6 +237,12 @@ def test_samples_are_distinct_and_alternate_kinds() -> None:
     assert sample_perturbations(trace, "", [], 3, random.Random(3)) == []
 
 
+def test_an_edit_that_two_kinds_share_comes_once() -> None:
+    trace = format_trace("3 + 4 = 7", "7")
+    texts = [item.text for item in sample_perturbations(trace, "", ANSWER_KINDS, 1000, random.Random(0))]
+    assert sorted(extract_answer(text) or "" for text in texts) == ["10", "3", "4", "5", "6", "8", "9"]
+
+
 def test_every_step_is_drawn() -> None:
     trace = format_trace("3 + 4 = 7\n7 * 2 = 14\n14 - 5 = 9", "9")
     rng = random.Random(4)

@@ -91,6 +91,7 @@ class EmbeddedModelConfig:
     hidden_size: int = bounded(8)
     layers: int = bounded(1)
     heads: int = bounded(1)
+    initializer_range: float = bounded(above=0)
     max_positions: int = bounded(32)
 
 
@@ -179,13 +180,16 @@ class RewardModelConfig(ModelConfig):
 @dataclass
 class TrainingConfig:
     output_dir: str = MISSING
+    resume: bool = MISSING  # go on from the run's newest checkpoint (AIRL)
     max_steps: int = bounded(1)
     max_seconds: float | None = bounded(above=0)  # stop after so much wall time; null: no limit
     learning_rate: float = bounded(above=0)
     lr_scheduler_type: Schedule = MISSING
     warmup_ratio: float = bounded(0, 1)
     weight_decay: float = bounded(0)
+    adam_beta2: float = bounded(0, 0.99999)
     max_grad_norm: float = bounded(above=0)
+    gradient_checkpointing: bool = MISSING  # trades time for memory
     per_device_train_batch_size: int = bounded(1)
     gradient_accumulation_steps: int = bounded(1)
     logging_steps: int = bounded(1)

@@ -1,10 +1,11 @@
 """Sampling a policy on problems, and the log-probability it gives to any trace."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.records import Record
@@ -29,11 +30,12 @@ def sample(
     prompts = [encode_prompt(tokenizer, record.prompt) for record in records]
     order = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(sampling.n_samples)]
     samples: list[list[TokenSequence]] = [[] for _ in records]
-    ends = _end_ids(model, tokenizer)
+    ends = end_ids(model, tokenizer)
+    generate = cast(GenerationMixin, model).generate  # every causal language model has it, its base class does not
     for rows in progress(batches(len(order), sampling.batch_size)):
         chosen = order[rows]
         batch = collate([TokenSequence(prompts[i], ()) for i in chosen], tokenizer.pad_token_id, model.device)
-        output = model.generate(
+        output = generate(
             input_ids=batch.prompt_ids,
             attention_mask=batch.prompt_mask,
             do_sample=True,
@@ -70,27 +72,32 @@ def score_by_length(
     pad_id: int,
     batch_size: int,
     progress: Progress,
+    device: torch.device | str = "cpu",
 ) -> list[list[float]]:
     """One value a completion token, in the sequences' order; batches hold sequences of similar length.
 
-    `score` maps a batch to (B, T).
+    `score` maps a batch on `device` to (B, T).
     """
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].prompt_ids) + len(sequences[i].completion_ids))
     scored: list[list[float]] = [[] for _ in sequences]
     with torch.no_grad():
         for rows in progress(batches(len(order), batch_size)):
             chosen = [sequences[i] for i in order[rows]]
-            values = score(collate(chosen, pad_id)).tolist()
+            values = score(collate(chosen, pad_id, device)).tolist()
             for i, sequence, row in zip(order[rows], chosen, values, strict=True):
                 scored[i] = row[: len(sequence.completion_ids)]
     return scored
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def batches(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every id that ends a completion: the tokenizer's, and those the model declares (an end of turn, say)."""
     declared = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id} | set(declared if isinstance(declared, list) else [declared])

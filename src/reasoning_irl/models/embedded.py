@@ -63,6 +63,8 @@ def build_policy(config: EmbeddedModelConfig, tokenizer: PreTrainedTokenizerFast
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.max_positions,
+            # Wider than usual: with so few dimensions the usual 0.02 takes far longer to learn.
+            initializer_range=config.initializer_range,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,

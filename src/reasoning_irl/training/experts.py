@@ -16,6 +16,7 @@ from reasoning_irl.utils.errors import DataError
 class ExpertPool:
     """Draws experts without replacement, pass after pass, and perturbs them anew each time.
 
+    Only the first `n_drawn` records are drawn (null: all); the rest are held out, and can be encoded and perturbed.
     Seeded; `state_dict` continues the same stream of draws after a restart.
     """
 
@@ -27,9 +28,12 @@ class ExpertPool:
         kinds: Sequence[PerturbationKind],
         max_value: int | None,
         seed: int,
+        n_drawn: int | None = None,
     ) -> None:
-        if not records:
+        n_drawn = len(records) if n_drawn is None else n_drawn
+        if n_drawn < 1:
             raise DataError("there is no expert to learn from: the data set is empty")
+        self._n_drawn = n_drawn
         self._records = list(records)
         self._tokenizer = tokenizer
         self._max_completion_length = max_completion_length
@@ -45,7 +49,7 @@ class ExpertPool:
         drawn = []
         for _ in range(n):
             if not self._order:
-                self._order = list(range(len(self._records)))
+                self._order = list(range(self._n_drawn))
                 self._rng.shuffle(self._order)
             drawn.append(self._records[self._order.pop()])
         return drawn

@@ -39,19 +39,19 @@ def run_sft(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[Record],
     max_completion_length: int,
-    folder: Path,
+    run_dir: Path,
     callbacks: list[TrainerCallback],
     **arguments: Any,
-) -> PreTrainedModel:
-    """Fine-tunes and writes a normal checkpoint folder; `arguments` go to TRL's SFTConfig."""
+) -> Path:
+    """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig."""
     cpu_logprobs.install()
     args = SFTConfig(
-        output_dir=str(folder),
+        output_dir=str(run_dir),
         completion_only_loss=True,
-        max_length=None,
-        report_to="none",
+        max_length=None,  # demonstrations are cut where they are encoded
         bf16=torch.cuda.is_available(),
-        **arguments,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **{"report_to": "none"} | arguments,
     )
     trainer = SFTTrainer(
         model=model,
@@ -61,6 +61,7 @@ def run_sft(
         callbacks=callbacks,
     )
     trainer.train()
-    trainer.save_model(str(folder))
-    tokenizer.save_pretrained(folder)
-    return trainer.model
+    checkpoint = run_dir / f"checkpoint-{trainer.state.global_step}"
+    trainer.save_model(str(checkpoint))
+    tokenizer.save_pretrained(checkpoint)
+    return checkpoint

@@ -1,0 +1,19 @@
+"""Samples a run's policy on test problems: traces.jsonl and metrics.json. See configs/config_eval.yaml."""
+
+from reasoning_irl.config import hydra_main
+from reasoning_irl.config.schema import EvalConfig
+
+
+@hydra_main("config_eval", EvalConfig)
+def main(config: EvalConfig) -> None:
+    from reasoning_irl.eval.evaluate import run_evaluation
+
+    metrics = run_evaluation(config)
+    shown = [f"pass@{k}" for k in config.eval.ks] + [f"{name}@{metrics['n_samples']}" for name in ("majority", "oracle")]
+    print(f"{metrics['n_problems']} test problems, supervision: {metrics['supervision']}")
+    for name in [*shown, "completion_length", "format_ok"]:
+        print(f"{name:<18} {metrics[name]:8.3f}  [{metrics[f'{name}/low']:.3f}, {metrics[f'{name}/high']:.3f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The training jobs, from a checked config to a finished run folder: data, models, warm start, trainer, checkpoint."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import TaskType
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
+from trl import GRPOConfig
+
+from reasoning_irl.config import schema
+from reasoning_irl.data.loading import load_annotated, load_train
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import check_prompt_lengths
+from reasoning_irl.models import cpu_logprobs
+from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, with_lora
+from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.training.airl_trainer import AIRLTrainer
+from reasoning_irl.training.discriminator import Discriminator
+from reasoning_irl.training.experts import ExpertPool
+from reasoning_irl.training.sft import run_sft
+from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.progress import JsonlLog, TimeLimit
+from reasoning_irl.utils.run_folder import newest_checkpoint, start_run
+
+TRAIN_LOG = "train_log.jsonl"
+
+
+def train_airl(config: schema.IRLTrainConfig) -> Path:
+    """Runs adversarial IRL and returns the last checkpoint's folder."""
+    training, run_dir = config.training, Path(config.training.output_dir)
+    start_run(config, run_dir, resume=training.resume)
+    data = load_train(config.dataset)
+    set_seed(config.seed)
+    source = policy_source(config.model, config.dataset.max_value, run_dir)
+    tokenizer = load_tokenizer(source)
+    check_prompt_lengths(tokenizer, [*data.train, *data.heldout], training.max_prompt_length)
+    checkpoint = newest_checkpoint(run_dir) if training.resume else None
+    if config.warm_start.enabled:
+        source = _warm_start(config, source, tokenizer, run_dir)
+
+    spec = RewardSpec(config.model.reward_head, config.model.reward_granularity, config.model.reward_interval)
+    if checkpoint:
+        reward_model = load_reward_model(checkpoint / "reward_model", tokenizer)
+    else:
+        reward_source = config.model.reward_name or source
+        _require_same_tokens(tokenizer, reward_source)
+        reward_model = build_reward_model(reward_source, spec, tokenizer)
+        reward_model.backbone = with_lora(reward_model.backbone, config.model.reward_lora, TaskType.TOKEN_CLS)
+        # Kept as a baseline: what the reward is worth before it has learnt anything.
+        reward_model.save(run_dir / "reward_model_initial")
+        tokenizer.save_pretrained(run_dir / "reward_model_initial")
+    updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
+    trainer = AIRLTrainer(
+        model=with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM),
+        args=_grpo_arguments(config),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
+        callbacks=_callbacks(config),
+        discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
+        experts=ExpertPool(
+            [*data.train, *data.heldout],
+            tokenizer,
+            training.max_completion_length,
+            config.model.neg_perturb_fns,
+            config.dataset.max_value if config.dataset.name == schema.DatasetName.arithmetic else None,
+            config.seed,
+            n_drawn=len(data.train),
+        ),
+        heldout=data.heldout,
+        config=config.model,
+        guard=config.guard,
+    )
+    if checkpoint:
+        trainer.load_discriminator_state(checkpoint)
+    elif config.model.reward_warmup_steps:
+        trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
+    with _wandb_run(config):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return newest_checkpoint(run_dir)
+
+
+def train_sft(config: schema.SFTTrainConfig) -> Path:
+    """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
+    training, run_dir = config.training, Path(config.training.output_dir)
+    start_run(config, run_dir, resume=False)
+    data = load_train(config.dataset)
+    set_seed(config.seed)
+    source = policy_source(config.model, config.dataset.max_value, run_dir)
+    tokenizer = load_tokenizer(source)
+    check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
+    if config.warm_start.enabled:
+        source = _warm_start(config, source, tokenizer, run_dir)
+    model = with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM)
+    with _wandb_run(config):
+        return run_sft(
+            model,
+            tokenizer,
+            data.train,
+            training.max_completion_length,
+            run_dir,
+            _callbacks(config),
+            **_trainer_arguments(config),
+        )
+
+
+def _warm_start(
+    config: schema.IRLTrainConfig | schema.SFTTrainConfig,
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    run_dir: Path,
+) -> str:
+    """SFT on the annotator's traces into a normal checkpoint folder, which a resumed run finds again."""
+    folder = run_dir / "warm_start"
+    if (folder / "config.json").is_file():
+        return str(folder)
+    warm = config.warm_start
+    records: list[Record] = load_annotated(config.dataset, warm.n_traces)
+    logger.info("warm start: SFT on %d traces of the error-prone annotator", len(records))
+    checkpoint = run_sft(
+        load_policy(source),
+        tokenizer,
+        records,
+        config.training.max_completion_length,
+        folder,
+        [],
+        num_train_epochs=warm.epochs,
+        per_device_train_batch_size=warm.batch_size,
+        learning_rate=warm.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=20,
+        logging_steps=50,
+        save_strategy="no",
+        seed=config.seed,
+    )
+    for path in checkpoint.iterdir():
+        path.rename(folder / path.name)
+    checkpoint.rmdir()
+    return str(folder)
+
+
+def _trainer_arguments(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> dict[str, Any]:
+    """What SFTConfig and GRPOConfig share; the keys have the libraries' own names."""
+    training = config.training
+    return {
+        "max_steps": training.max_steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type.value,
+        "warmup_steps": int(training.warmup_ratio * training.max_steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "logging_steps": training.logging_steps,
+        "save_steps": training.save_steps,
+        "report_to": "none" if config.wandb.mode == schema.WandbMode.disabled else "wandb",
+        "seed": config.seed,
+        "adam_beta2": training.adam_beta2,
+        "gradient_checkpointing": training.gradient_checkpointing,
+    }
+
+
+def _grpo_arguments(config: schema.IRLTrainConfig) -> GRPOConfig:
+    training = config.training
+    cpu_logprobs.install()
+    return GRPOConfig(
+        output_dir=training.output_dir,
+        bf16=torch.cuda.is_available(),
+        num_generations=training.num_generations,
+        num_iterations=training.num_iterations,
+        max_completion_length=training.max_completion_length,
+        temperature=training.temperature,
+        top_p=training.top_p,
+        epsilon=training.clip_epsilon,
+        beta=training.beta,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **_trainer_arguments(config),
+    )
+
+
+def _callbacks(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [JsonlLog(Path(config.training.output_dir) / TRAIN_LOG)]
+    if config.training.max_seconds is not None:
+        callbacks.append(TimeLimit(config.training.max_seconds))
+    return callbacks
+
+
+def _require_same_tokens(tokenizer: PreTrainedTokenizerBase, reward_source: str) -> None:
+    """Token rewards are used position by position, so both models must split text alike."""
+    other = load_tokenizer(reward_source)
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"the reward model {reward_source} has another tokenizer than the policy: choose model.reward_name from "
+            "the policy's family"
+        )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _wandb_run(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> Iterator[None]:
+    """A W&B run with the resolved config around the training, where wandb.mode asks for one."""
+    if config.wandb.mode == schema.WandbMode.disabled:
+        yield
+        return
+    import wandb
+    from omegaconf import OmegaConf
+
+    resolved = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    with wandb.init(
+        project=config.wandb.project,
+        name=config.wandb.run_name,
+        mode=config.wandb.mode.value,
+        dir=config.training.output_dir,
+        config=resolved,  # type: ignore[arg-type]
+    ):
+        yield

@@ -1,0 +1,49 @@
+"""What a run tells while it goes: a progress bar, one JSON line a step, and Weights & Biases where it is wanted."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class JsonlLog(TrainerCallback):
+    """Appends every logged step to a file, `{"step": ..., "seconds": ..., metric: value}` a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 (the library's signature)
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        line = {"step": state.global_step, "seconds": round(time.perf_counter() - self._start, 3), **(logs or {})}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class TimeLimit(TrainerCallback):
+    """Ends training after so many seconds, at the end of a step."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.perf_counter()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        if time.perf_counter() - self._start >= self._seconds:
+            control.should_training_stop = True

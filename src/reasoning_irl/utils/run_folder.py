@@ -1,0 +1,73 @@
+"""Run folders: what training left in them, and writing beside it without losing anything."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reasoning_irl.config.schema import DatasetConfig
+from reasoning_irl.utils.errors import UserError
+
+CONFIG_FILE = "config.yaml"
+REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
+TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def newest_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint-N folder with the largest N. Raises UserError where there is none."""
+    folders = [(int(m[1]), path) for path in Path(run_dir).glob("checkpoint-*") if (m := _CHECKPOINT.fullmatch(path.name))]
+    if not folders:
+        raise UserError(f"{run_dir} has no checkpoint: train there first, or set run_dir=FOLDER to a finished run")
+    return max(folders)[1]
+
+
+def load_run_config(run_dir: Path) -> DictConfig:
+    """The training configuration that a run was started with. Raises UserError where the folder has none."""
+    path = Path(run_dir) / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{run_dir} is no run folder (it has no {CONFIG_FILE}): set run_dir=FOLDER to a finished run")
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is not a configuration: it must hold keys and values")
+    return config
+
+
+def load_dataset_config(run_dir: Path) -> DatasetConfig:
+    """The `dataset` part of a run's configuration, typed. Raises UserError where it cannot be read."""
+    config = load_run_config(run_dir)
+    if "dataset" not in config:
+        raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
+    try:
+        dataset = OmegaConf.merge(
+            OmegaConf.structured(DatasetConfig), OmegaConf.to_container(config.dataset, resolve=True)
+        )
+        return OmegaConf.to_object(dataset)  # type: ignore[return-value]  # the structured config's own class
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{run_dir}/{CONFIG_FILE}: `dataset` cannot be read: {reason}") from error
+
+
+def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
+    """Raises UserError where one of the files is in the folder already."""
+    for name in names:
+        if (Path(folder) / name).exists():
+            raise UserError(
+                f"{Path(folder) / name} is there already and would be overwritten: choose another output_dir=... "
+                "or remove it"
+            )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or, where that is cut short, leaves what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
