@@ -9,7 +9,8 @@ def main(config: EvalConfig) -> None:
     from reasoning_irl.eval.evaluate import run_evaluation
 
     metrics = run_evaluation(config)
-    shown = [f"pass@{k}" for k in config.eval.ks] + [f"{name}@{metrics['n_samples']}" for name in ("majority", "oracle")]
+    n = config.sampling.n_samples
+    shown = [*(f"pass@{k}" for k in config.eval.ks), f"majority@{n}", f"oracle@{n}"]
     print(f"{metrics['n_problems']} test problems, supervision: {metrics['supervision']}")
     for name in [*shown, "completion_length", "format_ok"]:
         print(f"{name:<18} {metrics[name]:8.3f}  [{metrics[f'{name}/low']:.3f}, {metrics[f'{name}/high']:.3f}]")

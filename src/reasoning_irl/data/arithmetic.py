@@ -90,7 +90,7 @@ def sample_problem(rng: random.Random, max_value: int, max_steps: int, distracto
         candidates = [
             Step(operation, operand, "")
             for operation in OPERATIONS
-            for operand in (range(2, 5) if operation == "*" else range(1, 13))
+            for operand in (range(2, 5) if operation == "*" else range(1, 10))
         ]
         valid = [step for step in candidates if 0 < value_after(value, step) <= max_value]
         # The operation first, so that the many additions and subtractions do not crowd out products.
@@ -98,7 +98,7 @@ def sample_problem(rng: random.Random, max_value: int, max_steps: int, distracto
         step = rng.choice([step for step in valid if step.operation == operation])
         steps.append(replace(step, wording=rng.choice(WORDINGS[operation])))
         value = value_after(value, step)
-    distractor = rng.randint(1, 12) if rng.random() < distractor_rate else None
+    distractor = rng.randint(1, 9) if rng.random() < distractor_rate else None
     return Problem(_tell(rng, start, steps, distractor), start, tuple(steps), distractor)
 
 

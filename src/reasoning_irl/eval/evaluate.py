@@ -16,10 +16,11 @@ from reasoning_irl.data.arithmetic import first_wrong_step
 from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.records import Record, extract_answer, step_spans
 from reasoning_irl.data.tokens import TokenSequence, check_prompt_lengths
-from reasoning_irl.eval.generation import Progress, best_device, end_ids, sample, score_by_length, token_logprobs
+from reasoning_irl.eval.generation import Progress, end_ids, on_best_device, sample, score_by_length, token_logprobs
 from reasoning_irl.eval.metrics import majority_at, pass_at_k
 from reasoning_irl.eval.pieces import decode, token_pieces
 from reasoning_irl.eval.summary import Metrics, Summary, write_metrics
+from reasoning_irl.eval.trace_file import TEST, VALIDATION
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.rewards.answers import answers_match, majority_key
 from reasoning_irl.utils.errors import ConfigError
@@ -33,7 +34,6 @@ from reasoning_irl.utils.run_folder import (
     write_atomically,
 )
 
-TEST, VALIDATION = "test", "validation"
 # Neither of these algorithms is shown an answer key.
 SUPERVISION = {Algorithm.airl.value: "demonstrations", Algorithm.sft.value: "demonstrations"}
 
@@ -54,7 +54,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     source = config.policy_path or str(newest_checkpoint(run_dir))
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
-    policy = load_policy(source).to(best_device())
+    policy = on_best_device(load_policy(source))
     set_seed(config.seed)
     sampling_started = time.perf_counter()
     samples = sample(policy, tokenizer, records, config.sampling, progress_bar("sampling"))

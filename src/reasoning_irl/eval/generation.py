@@ -1,17 +1,18 @@
 """Sampling a policy on problems, and the log-probability it gives to any trace."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
 
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def sample(
     order = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(sampling.n_samples)]
     samples: list[list[TokenSequence]] = [[] for _ in records]
     ends = end_ids(model, tokenizer)
-    generate = cast(GenerationMixin, model).generate  # every causal language model has it, its base class does not
+    generate: Any = model.generate  # its declared type is that of a tensor: the base class does not have it
     for rows in progress(batches(len(order), sampling.batch_size)):
         chosen = order[rows]
         batch = collate([TokenSequence(prompts[i], ()) for i in chosen], tokenizer.pad_token_id, model.device)
@@ -89,8 +90,10 @@ def score_by_length(
     return scored
 
 
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def on_best_device(module: Module) -> Module:
+    """The module on the GPU where there is one."""
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return module
 
 
 def batches(total: int, size: int) -> list[slice]:

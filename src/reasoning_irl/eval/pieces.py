@@ -1,6 +1,5 @@
 """The text of each token, and the step each token belongs to, by character offsets."""
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +10,9 @@ from reasoning_irl.data.records import Span
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of a completion, special tokens left out."""
-    return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)  # a list only for a batch
+    return text
 
 
 def token_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
@@ -34,8 +35,13 @@ def token_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
     if "".join(alone) == text:
         return alone
     # Neither the one way to write this text nor a plain join: decode every prefix, which is slow but always right.
-    ends = [len(os.path.commonprefix([decode(tokenizer, ids[: n + 1]), text])) for n in range(len(ids))]
+    ends = [_shared(decode(tokenizer, ids[: n + 1]), text) for n in range(len(ids))]
     return cut(text, ends)
+
+
+def _shared(a: str, b: str) -> int:
+    """Length of the longest common beginning."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def cut(text: str, ends: Sequence[int]) -> list[str]:

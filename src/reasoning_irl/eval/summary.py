@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> Metrics:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error.msg}): remove it, or choose another output_dir=...") from None
+        raise UserError(f"{path} is not valid JSON ({error.msg}): remove it, or choose another output_dir") from None
     if not isinstance(metrics, dict):
         raise UserError(f"{path} holds no metrics: remove it, or choose another output_dir=...")
     return metrics

@@ -59,7 +59,7 @@ def build_policy(config: EmbeddedModelConfig, tokenizer: PreTrainedTokenizerFast
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=config.hidden_size,
-            intermediate_size=2 * config.hidden_size,
+            intermediate_size=4 * config.hidden_size,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.max_positions,

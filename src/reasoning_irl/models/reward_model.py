@@ -29,7 +29,7 @@ from transformers import (
 
 from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch
-from reasoning_irl.rewards.granularity import back_fill, read_mask, segment_mean, step_ending_ids
+from reasoning_irl.rewards.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.utils.errors import UserError
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
@@ -44,12 +44,13 @@ class LikelihoodHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float32))
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32))
         self.tied = tied
-        # Kept out of the module's parameters: a tied matrix already is one of the backbone's.
-        self._output_matrix = [output_matrix if tied else output_matrix.detach()]
+        # Not a parameter of this module: a tied matrix already is one of the backbone's, another one is frozen.
+        self._tied_matrix = [output_matrix] if tied else []
+        self.register_buffer("_frozen_matrix", None if tied else output_matrix.detach(), persistent=False)
 
     @property
     def output_matrix(self) -> Tensor:  # (V, H)
-        return self._output_matrix[0]
+        return self._tied_matrix[0] if self.tied else self._frozen_matrix
 
     def log_probs(self, hidden_before: Tensor) -> Tensor:
         """(B, T, V) log-probabilities of the token after each position, from the hidden state (B, T, H) there."""
@@ -69,7 +70,7 @@ class RewardSpec:
 class RewardModel(nn.Module):
     """Scores every completion token; see the module's text for the two heads.
 
-    `ends_step` (V,) marks the tokens that close a step; only granularity `step` reads it.
+    `kinds` (V,) says which tokens close a step (see rewards/granularity.py); only granularity `step` reads it.
     """
 
     def __init__(
@@ -77,17 +78,17 @@ class RewardModel(nn.Module):
         backbone: PreTrainedModel,
         likelihood: LikelihoodHead | None,
         spec: RewardSpec,
-        ends_step: Tensor,
+        kinds: Tensor,
     ) -> None:
         super().__init__()
         self.backbone = backbone  # for token classification with one label, or a PEFT model around it
         self.likelihood = likelihood
         self.spec = spec
-        self.register_buffer("ends_step", ends_step, persistent=False)
+        self.register_buffer("kinds", kinds, persistent=False)
 
     @property
     def device(self) -> torch.device:
-        return self.ends_step.device
+        return self.kinds.device
 
     def read_mask(self, batch: TokenBatch) -> Tensor:
         """(B, T) the tokens at which this model is read, and on which its loss is taken."""
@@ -95,7 +96,7 @@ class RewardModel(nn.Module):
             batch.completion_mask,
             self.spec.granularity,
             self.spec.interval,
-            self.ends_step[batch.completion_ids],
+            ends_step(self.kinds[batch.completion_ids]),
         )
 
     def forward(self, batch: TokenBatch) -> Tensor:
@@ -172,7 +173,7 @@ def build_reward_model(name: str, spec: RewardSpec, tokenizer: PreTrainedTokeniz
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
     likelihood = None if spec.head == RewardHead.plain else _likelihood_head(backbone, name)
-    return RewardModel(backbone, likelihood, spec, _ends_step(tokenizer))
+    return RewardModel(backbone, likelihood, spec, _step_kinds(tokenizer))
 
 
 def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
@@ -194,11 +195,11 @@ def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Rewar
         tied = "output_matrix" not in tensors
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
         likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
-    return RewardModel(backbone, likelihood, spec, _ends_step(tokenizer)).eval()
+    return RewardModel(backbone, likelihood, spec, _step_kinds(tokenizer)).eval()
 
 
-def _ends_step(tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    return step_ending_ids(len(tokenizer), lambda token: tokenizer.decode([token]))
+def _step_kinds(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    return step_kinds(len(tokenizer), lambda token: tokenizer.decode([token]))
 
 
 def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:

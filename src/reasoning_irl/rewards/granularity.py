@@ -11,6 +11,8 @@ from torch import Tensor
 
 from reasoning_irl.config.schema import Granularity
 
+CLOSES, FULL_STOP, DIGIT = 1, 2, 4  # of a token: ends a step; does so unless a digit follows; begins with a digit
+
 
 def read_mask(
     completion_mask: Tensor, granularity: Granularity, interval: int, ends_step: Tensor | None = None
@@ -33,15 +35,24 @@ def read_mask(
     return mask & (ends_step.bool() | last)
 
 
-def step_ending_ids(vocabulary_size: int, decode: Callable[[int], str]) -> Tensor:
-    """(V,) mask of the tokens whose text ends a sentence or holds a line break or the end of the reasoning.
+def step_kinds(vocabulary_size: int, decode: Callable[[int], str]) -> Tensor:
+    """(V,) what `ends_step` needs to know of each token's text: flags CLOSES, FULL_STOP and DIGIT."""
 
-    A full stop ends a sentence only where it ends the token; decimals such as `3.5` are no boundary.
+    def kind(text: str) -> int:
+        closes = text.rstrip(" ").endswith((".", "!", "?")) or "\n" in text or "</think>" in text
+        flag = 0 if not closes else FULL_STOP if text.endswith(".") and "\n" not in text else CLOSES
+        return flag | (DIGIT if text[:1].isdigit() else 0)
+
+    return torch.tensor([kind(decode(token)) for token in range(vocabulary_size)])
+
+
+def ends_step(kinds: Tensor) -> Tensor:
+    """(B, T) tokens that end a sentence or hold a line break or the end of the reasoning, from their kinds (B, T).
+
+    Decimals are no boundary, be `3.5` one token or three: a full stop before a digit ends nothing.
     """
-    texts = (decode(token) for token in range(vocabulary_size))
-    return torch.tensor(
-        [text.rstrip(" ").endswith((".", "!", "?")) or "\n" in text or "</think>" in text for text in texts]
-    )
+    before_digit = torch.nn.functional.pad((kinds[:, 1:] & DIGIT) > 0, (0, 1))
+    return ((kinds & CLOSES) > 0) | (((kinds & FULL_STOP) > 0) & ~before_digit)
 
 
 def segment_ids(read: Tensor) -> Tensor:

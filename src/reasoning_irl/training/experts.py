@@ -63,11 +63,13 @@ class ExpertPool:
         return self.sequence(self._by_id[record_id])
 
     def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
-        """Up to n perturbed copies; fewer where the demonstration offers nothing to break."""
+        """Up to n perturbed copies; fewer where the demonstration offers nothing to break before it is cut off."""
         perturbations = sample_perturbations(
             record.target, record.question, self._kinds, n, self._rng, max_value=self._max_value
         )
-        return [self._encode(record, perturbation.text) for perturbation in perturbations]
+        copies = dict.fromkeys(self._encode(record, perturbation.text) for perturbation in perturbations)
+        copies.pop(self.sequence(record), None)  # an error behind the cut is no error
+        return list(copies)
 
     def _encode(self, record: Record, trace: str) -> TokenSequence:
         ids, _ = encode_completion(self._tokenizer, trace, self._max_completion_length)

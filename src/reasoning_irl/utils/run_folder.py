@@ -1,9 +1,12 @@
 """Run folders: what training left in them, and writing beside it without losing anything."""
 
+import json
 import os
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,16 +14,37 @@ from omegaconf.errors import OmegaConfBaseException
 from reasoning_irl.config.schema import DatasetConfig
 from reasoning_irl.utils.errors import UserError
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
+RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
 REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
 TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
+def start_run(config: Any, run_dir: Path, *, resume: bool) -> None:
+    """Makes the folder and records config and versions. Raises UserError where another run already is.
+
+    A resumed run keeps the config.yaml it was started with.
+    """
+    if resume:
+        newest_checkpoint(run_dir)  # says what is missing before anything loads
+        return
+    if (run_dir / CONFIG_FILE).exists():
+        raise UserError(
+            f"{run_dir} holds another run, and nothing of it is overwritten: choose another training.output_dir, "
+            "remove the folder, or go on with that run by training.resume=true"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(config), run_dir / CONFIG_FILE)
+    versions = {package: version(package) for package in RECORDED}
+    (run_dir / VERSIONS_FILE).write_text(json.dumps(versions, indent=2) + "\n")
+
+
 def newest_checkpoint(run_dir: Path) -> Path:
     """The checkpoint-N folder with the largest N. Raises UserError where there is none."""
-    folders = [(int(m[1]), path) for path in Path(run_dir).glob("checkpoint-*") if (m := _CHECKPOINT.fullmatch(path.name))]
+    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
+    folders = [(int(match[1]), path) for match, path in named if match]
     if not folders:
         raise UserError(f"{run_dir} has no checkpoint: train there first, or set run_dir=FOLDER to a finished run")
     return max(folders)[1]

@@ -1,0 +1,86 @@
+"""What the tests share: the embedded tokenizer and data, tiny real models built from code, and composed configs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from reasoning_irl.config import register, to_config
+from reasoning_irl.config.compose import CONFIGS
+from reasoning_irl.config.schema import EmbeddedModelConfig, Granularity, IRLTrainConfig, RewardHead
+from reasoning_irl.data.loading import load_train
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import TokenSequence, encode_record
+from reasoning_irl.models.embedded import build_tokenizer, save_embedded
+from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model
+
+MAX_VALUE = 40
+TINY = ["model.embedded.hidden_size=16", "model.embedded.layers=2", "model.embedded.heads=2", "dataset.n_train=40"]
+TINY += ["dataset.n_heldout=4"]
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer(MAX_VALUE)
+
+
+def compose_tiny(overrides: Sequence[str] = ()) -> IRLTrainConfig:
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return to_config(compose("config_irl_train", overrides=[*TINY, *overrides]), IRLTrainConfig)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., IRLTrainConfig]:
+    """The embedded default with a tiny model; takes further overrides."""
+    return compose_tiny
+
+
+@pytest.fixture(scope="session")
+def embedded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of the tiny embedded model and its tokenizer."""
+    folder = tmp_path_factory.mktemp("embedded")
+    set_seed(0)
+    embedded: EmbeddedModelConfig = compose_tiny().model.embedded
+    save_embedded(embedded, MAX_VALUE, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records() -> list[Record]:
+    return load_train(compose_tiny().dataset).train
+
+
+@pytest.fixture(scope="session")
+def sequences(tokenizer: PreTrainedTokenizerFast, records: list[Record]) -> list[TokenSequence]:
+    """The experts as tokens; prompts and traces differ in length."""
+    return [encode_record(tokenizer, record, record.target, 200) for record in records]
+
+
+@pytest.fixture
+def make_reward_model(
+    embedded_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> Callable[..., RewardModel]:
+    """Builds a reward model on the tiny embedded model; equal seeds give equal weights."""
+
+    def make(
+        head: RewardHead = RewardHead.plain,
+        granularity: Granularity = Granularity.dense,
+        interval: int = 5,
+        seed: int = 0,
+        name: Path | str | None = None,
+    ) -> RewardModel:
+        set_seed(seed)
+        return build_reward_model(str(name or embedded_folder), RewardSpec(head, granularity, interval), tokenizer)
+
+    return make

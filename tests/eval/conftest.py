@@ -1,0 +1,37 @@
+"""A run folder as training leaves it: an embedded policy and an untrained reward model."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from transformers import set_seed
+
+from reasoning_irl.config import register, schema, to_config
+from reasoning_irl.config.compose import CONFIGS
+from reasoning_irl.models.embedded import save_embedded
+from reasoning_irl.models.loading import load_tokenizer
+from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
+
+
+def composed(name: str, expected: type, *overrides: str) -> object:
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return to_config(compose(name, overrides=list(overrides)), expected)
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("config_irl_train", overrides=[f"training.output_dir={run}"])
+    OmegaConf.save(config, run / "config.yaml", resolve=True)
+    checkpoint = run / "checkpoint-10"
+    set_seed(0)
+    model = schema.EmbeddedModelConfig(hidden_size=16, layers=1, heads=2, max_positions=256)
+    save_embedded(model, config.dataset.max_value, checkpoint)
+    spec = RewardSpec(schema.RewardHead.likelihood, schema.Granularity.dense, 1)
+    for folder in (checkpoint / "reward_model", run / "reward_model_initial"):
+        build_reward_model(str(checkpoint), spec, load_tokenizer(str(checkpoint))).save(folder)
+    return run

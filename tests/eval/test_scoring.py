@@ -1,0 +1,206 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig
+from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.eval.evaluate import run_evaluation
+from reasoning_irl.eval.localisation import LabelledError, choose_step_score, hits, natural_errors
+from reasoning_irl.eval.reranking import choose_aggregation, labelled
+from reasoning_irl.eval.scoring import balanced, find_sources, run_irl_evaluation
+from reasoning_irl.eval.trace_file import Trace, read_traces
+from reasoning_irl.models.embedded import build_tokenizer
+from reasoning_irl.utils.errors import ConfigError, DataError, UserError
+from tests.eval.conftest import composed
+
+QUESTION = "Tom has 3 apples. Tom finds 4 more. How many apples are there now?"
+RIGHT = "<think>\n3 + 4 = 7\n</think>\n<answer>\n7\n</answer>"
+WRONG = "<think>\n3 + 4 = 8\n</think>\n<answer>\n8\n</answer>"
+
+
+def irl_config(*overrides: str) -> IRLEvalConfig:
+    small = ("eval.n_planted=4", "eval.bootstrap_draws=20", "eval.batch_size=9", "eval.report_traces=6")
+    config = composed("config_irl_eval", IRLEvalConfig, *small, *overrides)
+    assert isinstance(config, IRLEvalConfig)
+    return config
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def foreign_rows(n_problems: int = 8) -> list[dict[str, Any]]:
+    """What another program writes: three keys."""
+    return [
+        {"question": QUESTION.replace("4", str(4 + n)), "completion": completion, "correct": completion == RIGHT}
+        for n in range(n_problems)
+        for completion in (RIGHT, WRONG, WRONG)
+    ]
+
+
+def trace(problem: str, split: str, correct: bool | None, steps: list[int], **row: Any) -> Trace:
+    sequence = TokenSequence((1,), tuple(range(len(steps))))
+    return Trace({"completion": "", **row}, problem, split, correct, sequence, [""] * len(steps), steps, max(steps))
+
+
+def test_scores_what_evaluate_wrote_in_place(run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    sampling = ("sampling.n_samples=2", "eval.n_problems=4", "eval.n_validation=3", "eval.ks=[1]")
+    sampled = composed("config_eval", EvalConfig, f"run_dir={run}", "eval.bootstrap_draws=20", *sampling)
+    assert isinstance(sampled, EvalConfig)
+    before = run_evaluation(sampled)
+    rows = read_rows(run / "traces.jsonl")
+    # The tiny policy is never right: say that some traces are, so that there is something to tell apart.
+    for number, row in enumerate(rows):
+        row |= {"correct": number % 2 == 0, "mine": number, "first_error_step": 1 if number % 2 else None}
+    write_rows(run / "traces.jsonl", rows)
+
+    metrics = run_irl_evaluation(irl_config(f"run_dir={run}"))
+
+    scored = read_rows(run / "traces.jsonl")
+    assert [row["mine"] for row in scored] == list(range(14))
+    assert [row["token_ids"] for row in scored] == [row["token_ids"] for row in rows]
+    assert all(len(row["token_rewards"]) == len(row["tokens"]) for row in scored)
+    assert all(isinstance(row["score"], float) for row in scored)
+    assert metrics == json.loads((run / "metrics.json").read_text())
+    assert metrics["pass@1"] == before["pass@1"]
+    assert "</html>" in (run / "report.html").read_text()
+    for method in ("reward", "frozen", "logprob", "length", "random"):
+        assert metrics[f"{method}/rerank@1|2"] is not None
+    for method in ("reward", "frozen", "logprob"):
+        for name in ("auroc", "auroc_within_prompt", "first_error_hit@1/planted", "length_correlation"):
+            assert metrics[f"{method}/{name}/low"] <= metrics[f"{method}/{name}"] <= metrics[f"{method}/{name}/high"]
+        assert metrics[f"choice/{method}/aggregation"] in ("mean", "min", "step_min", "last")
+    assert metrics["random/rerank@1|2"] == 0.5
+    assert metrics["n_planted"] == 4
+    assert metrics["n_natural"] + metrics["n_natural_left_out"] == 4
+    assert metrics["curve/n"] == [1, 2]
+    assert metrics["reward_minus_random/rerank@1|2/verdict"] in ("better", "worse", "cannot tell")
+    # The untrained reward model is the frozen one.
+    assert metrics["reward/auroc"] == metrics["frozen/auroc"]
+    # With the likelihood head at its start, so is the policy's log-probability, but for a constant.
+    assert metrics["reward/auroc"] == pytest.approx(metrics["logprob/auroc"])
+
+    again = run_irl_evaluation(irl_config(f"run_dir={run}"))
+    assert again == metrics
+
+
+def test_a_foreign_file_needs_three_keys_and_no_run(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "foreign.jsonl", foreign_rows())
+    reward = run_dir / "checkpoint-10/reward_model"
+    config = irl_config(
+        "run_dir=null", f"output_dir={tmp_path / 'out'}", f"model.reward_path={reward}", f"eval.traces={file}"
+    )
+    metrics = run_irl_evaluation(config)
+    assert (metrics["n_test_problems"], metrics["n_validation_problems"]) == (6, 2)
+    assert metrics["reward/auroc"] is not None
+    assert metrics["majority@3"] == 0.0
+    assert metrics["oracle@3"] == 1.0
+    assert metrics["random/rerank@1|3"] == pytest.approx(1 / 3)
+    assert metrics["logprob/auroc"] is None
+    assert "no such model" in metrics["logprob/auroc/note"]
+    assert metrics["reward/first_error_hit@1/planted"] is None
+    assert "run_dir" in metrics["reward/first_error_hit@1/planted/note"]
+    assert metrics["reward/first_error_hit@1/natural"] is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split("  ")[0] == "method"
+    assert len(lines) == 11
+    assert len(read_rows(file)[0]) == 3  # the file itself stays as it was
+    with pytest.raises(UserError, match="is there already"):
+        run_irl_evaluation(config)
+
+
+def test_traces_of_one_kind_have_no_auroc(run_dir: Path, tmp_path: Path) -> None:
+    rows = [{**row, "correct": False} for row in foreign_rows(3)]
+    file = write_rows(tmp_path / "wrong.jsonl", rows)
+    metrics = run_irl_evaluation(
+        irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path / 'out'}", f"eval.traces={file}")
+    )
+    for name in ("reward/auroc", "reward/auroc_within_prompt", "length/auroc"):
+        assert metrics[name] is None
+        assert metrics[f"{name}/note"].startswith("undefined")
+    assert metrics["choice/reward/aggregation/by"].startswith("default")
+    assert metrics["n_planted"] == 4  # other problems than the run's: its test data serves
+    assert metrics["logprob/rerank@1|3"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"question": "q", "correct": True}, r"foreign\.jsonl:2: the trace has no 'completion'"),
+        ({"question": "q", "completion": "c"}, r"foreign\.jsonl:2: the trace has no 'correct'"),
+        ({"completion": "c", "correct": True}, r"foreign\.jsonl:2: the trace has no 'question'"),
+        ({"question": "q", "completion": "c", "correct": "yes"}, r":2: 'correct' must be true, false or null"),
+        ({"question": "q", "completion": RIGHT, "correct": True, "token_ids": [9]}, r":2: 'token_ids' are not"),
+    ],
+)
+def test_a_broken_row_is_named(broken: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "foreign.jsonl", [foreign_rows(1)[0], broken])
+    with pytest.raises(DataError, match=message):
+        read_traces(file, build_tokenizer(40), 0.3, 0)
+
+
+def test_a_cut_off_trace_gets_no_end_token(tmp_path: Path) -> None:
+    rows = foreign_rows(2)
+    rows[0]["truncated"] = True
+    tokenizer = build_tokenizer(40)
+    cut_off, whole, *_ = read_traces(write_rows(tmp_path / "t.jsonl", rows), tokenizer, 0.0, 0)
+    assert whole.sequence.completion_ids[-1] == tokenizer.eos_token_id
+    assert cut_off.sequence.completion_ids[-1] != tokenizer.eos_token_id
+    assert "".join(cut_off.pieces) == RIGHT
+
+
+def test_missing_sources_are_named(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.reward_path"):
+        find_sources(irl_config("run_dir=null", f"output_dir={tmp_path}"))
+    with pytest.raises(DataError, match=r"evaluate\.py"):
+        run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path}"))
+
+
+def test_the_aggregation_is_chosen_within_problems_on_the_given_traces() -> None:
+    traces = [trace("a", "validation", correct, [1, 1, 2]) for correct in (True, False)]
+    data, places = labelled([trace("b", "test", True, [1]), *traces], "validation")
+    assert places == [1, 2]
+    values = [[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]  # only the last token tells right from wrong
+    assert choose_aggregation(values, data) == ("last", "auroc_within_prompt on validation")
+
+
+def test_the_step_score_is_chosen_on_validation_alone() -> None:
+    def error(split: str, step: int) -> LabelledError:
+        return LabelledError("a", split, TokenSequence((1,), (1, 2, 3)), [1, 1, 2], 2, step)
+
+    values = [[-5.0, 9.0, 1.0], [0.0, 0.0, 9.0]]  # step 1 has the lowest token, step 2 the lowest mean
+    assert hits([error("test", 1)], values[:1], "min") == [1.0]
+    assert hits([error("test", 1)], values[:1], "mean") == [0.0]
+    assert choose_step_score([error("validation", 1), error("test", 2)], values)[0] == "min"
+    assert choose_step_score([error("test", 1)], values)[1].startswith("default")
+
+
+def test_errors_at_a_step_that_no_token_shows_are_left_out_and_counted() -> None:
+    traces = [
+        trace("a", "test", False, [1, 0, 2], first_error_step=2),
+        trace("a", "test", False, [1, 0, 2], first_error_step=3),
+        trace("a", "validation", False, [1, 0, 2], first_error_step=3),
+        trace("a", "test", True, [1, 0, 2]),
+    ]
+    found, left_out = natural_errors(traces)
+    assert ([place for place, _ in found], left_out) == ([0], 1)
+
+
+def test_the_report_shows_right_and_wrong_traces_alike() -> None:
+    rows = [{"correct": number < 2} for number in range(10)]
+    assert sum(row["correct"] for row in balanced(rows, 4, 0)) == 2
+    assert sum(row["correct"] for row in balanced(rows, 8, 0)) == 2
+    assert len(balanced(rows, 8, 0)) == 8
+    assert balanced(rows, 0, 0) == []
