@@ -68,9 +68,7 @@ def sequences(tokenizer: PreTrainedTokenizerFast, records: list[Record]) -> list
 
 
 @pytest.fixture
-def make_reward_model(
-    embedded_folder: Path, tokenizer: PreTrainedTokenizerFast
-) -> Callable[..., RewardModel]:
+def make_reward_model(embedded_folder: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[..., RewardModel]:
     """Builds a reward model on the tiny embedded model; equal seeds give equal weights."""
 
     def make(

@@ -24,13 +24,13 @@ def composed(name: str, expected: type, *overrides: str) -> object:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     register()
+    tiny = [f"model.embedded.{key}" for key in ("hidden_size=16", "layers=1", "heads=2")]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("config_irl_train", overrides=[f"training.output_dir={run}"])
+        config = compose("config_irl_train", overrides=[f"training.output_dir={run}", *tiny])
     OmegaConf.save(config, run / "config.yaml", resolve=True)
     checkpoint = run / "checkpoint-10"
     set_seed(0)
-    model = schema.EmbeddedModelConfig(hidden_size=16, layers=1, heads=2, max_positions=256)
-    save_embedded(model, config.dataset.max_value, checkpoint)
+    save_embedded(to_config(config, schema.IRLTrainConfig).model.embedded, config.dataset.max_value, checkpoint)
     spec = RewardSpec(schema.RewardHead.likelihood, schema.Granularity.dense, 1)
     for folder in (checkpoint / "reward_model", run / "reward_model_initial"):
         build_reward_model(str(checkpoint), spec, load_tokenizer(str(checkpoint))).save(folder)

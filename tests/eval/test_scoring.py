@@ -115,7 +115,7 @@ def test_a_foreign_file_needs_three_keys_and_no_run(
     assert metrics["reward/first_error_hit@1/natural"] is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split("  ")[0] == "method"
-    assert len(lines) == 11
+    assert len(lines) == 12
     assert len(read_rows(file)[0]) == 3  # the file itself stays as it was
     with pytest.raises(UserError, match="is there already"):
         run_irl_evaluation(config)

@@ -163,9 +163,7 @@ def test_long_traces_stay_finite() -> None:
     assert returns[1, 699] == 1
     rewards = torch.randn(4, 1000)
     for calculation in AdvantageCalculation:
-        advantages = token_advantages(
-            rewards, torch.ones(4, 1000), 2, calculation, AdvantageBaseline.group, 0.5, FLOOR
-        )
+        advantages = token_advantages(rewards, torch.ones(4, 1000), 2, calculation, AdvantageBaseline.group, 0.5, FLOOR)
         assert advantages.isfinite().all()
 
 
@@ -184,9 +182,7 @@ def test_the_floor_keeps_noise_small() -> None:
     """Trap: tiny differences blown up to unit variance; 1e-4 over a floor of .1 stays 1e-3."""
     rewards = torch.tensor([[1e-4], [-1e-4]])
     for calculation in (AdvantageCalculation.grpo, AdvantageCalculation.trace_mean):
-        advantages = token_advantages(
-            rewards, torch.ones(2, 1), 2, calculation, AdvantageBaseline.group, 0.9, FLOOR
-        )
+        advantages = token_advantages(rewards, torch.ones(2, 1), 2, calculation, AdvantageBaseline.group, 0.9, FLOOR)
         torch.testing.assert_close(advantages, torch.tensor([[1e-3], [-1e-3]]))
     # above the floor the standard deviation divides: +-1
     wide = token_advantages(

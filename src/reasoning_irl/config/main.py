@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import hydra
@@ -27,29 +28,38 @@ def hydra_main(config_name: str, expected: type[Config]) -> Callable[[Callable[[
 
     def decorate(job: Callable[[Config], None]) -> Callable[[], None]:
         register()
+        shows_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
         @functools.wraps(job)
         def task(composed: DictConfig) -> None:
-            job(to_config(composed, expected))
+            # Caught here as well: Hydra prints a line of its own for an exception that leaves the job.
+            with nullcontext() if shows_trace else _one_line(expected):
+                job(to_config(composed, expected))
 
         entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
 
         def main() -> None:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                return entry()
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions through to the lines below
-            try:
-                return entry()
-            except UserError as error:
-                message = str(error)
-            except (HydraException, OmegaConfBaseException) as error:
-                message = explain(error, expected)
-            print(f"error: {message}", file=sys.stderr)
-            raise SystemExit(2)
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions through to us
+            with nullcontext() if shows_trace else _one_line(expected):
+                entry()
 
         return main
 
     return decorate
+
+
+@contextmanager
+def _one_line(expected: type) -> Iterator[None]:
+    """Ends the program with one line and exit code 2 for what the user can put right."""
+    try:
+        yield
+        return
+    except UserError as error:
+        message = str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        message = explain(error, expected)
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def explain(error: Exception, expected: type) -> str:

@@ -161,6 +161,7 @@ class RewardModelConfig(ModelConfig):
     replay_fraction: float = bounded(0, 1)  # share of an update's policy samples that is replayed
     disc_label_smoothing: float = bounded(0, 0.999)
     class_balance: bool = MISSING  # experts weigh as much as all negatives together
+    reward_lm_coef: float = bounded(0)  # weight of the experts' negative log-likelihood; likelihood head only
     gradient_penalty: float = bounded(0)  # wgan
     num_neg_perturbations_per_expert: int = bounded(0)
     neg_perturb_fns: list[PerturbationKind] = MISSING

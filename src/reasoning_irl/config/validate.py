@@ -78,6 +78,11 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
             f"model.reward_form=airl is a property of the BCE discriminator: with "
             f"model.classifier_loss={model.classifier_loss} use model.reward_form=logit"
         )
+    if model.reward_lm_coef and model.reward_head != schema.RewardHead.likelihood:
+        raise ConfigError(
+            f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood: it needs model.reward_head=likelihood, "
+            "or set it to 0"
+        )
     if model.reward_lb >= model.reward_ub:
         raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")
     if model.num_neg_perturbations_per_expert and not model.neg_perturb_fns:

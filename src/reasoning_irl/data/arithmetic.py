@@ -7,11 +7,14 @@ result, both of which carry through the steps that follow.
 """
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import add, mul, sub
 
 from reasoning_irl.data.records import Record, extract_answer, format_trace, make_prompt, step_spans
+
+_WORD = re.compile(r"[0-9]+|[^\W\d]+|\S")
 
 OPERATIONS = {"+": add, "-": sub, "*": mul}
 NAMES = ("Tom", "Mia", "Sam", "Ada", "Leo", "Eva", "Max", "Zoe")
@@ -177,7 +180,7 @@ def _steps(trace: str) -> list[tuple[str, ...]]:
     """Steps in a canonical form: operands of commutative operations in order."""
     canonical = []
     for start, end in step_spans(trace):
-        words = trace[start:end].split()
+        words = _WORD.findall(trace[start:end])
         if len(words) == 5 and words[1] in ("+", "*"):
             words = [*sorted((words[0], words[2])), words[1], *words[3:]]
         canonical.append(tuple(words))

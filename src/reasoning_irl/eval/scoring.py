@@ -49,7 +49,7 @@ from reasoning_irl.utils.run_folder import (
 
 TokenValues = list[list[float]]  # one list a trace, one value a token
 METHODS = ("reward", "frozen", "logprob")  # those that score tokens
-OWN_KEYS = (*METHODS, "length", "random", "chance", "last_step", "choice", "curve", "reward_minus_")
+OWN_KEYS = (*METHODS, "length", "random", "chance", "first_step", "last_step", "choice", "curve", "reward_minus_")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
     rows = [_enriched(trace, at, values, scores) for at, trace in enumerate(traces)]
     write_atomically(target, to_jsonl(rows))
     write_metrics(output_dir / METRICS_FILE, metrics)
-    _write_report(output_dir, metrics, rows, config)
+    write_run_report(output_dir, metrics, rows, config.eval.report_traces, config.seed)
     print(table(metrics))
     return metrics
 
@@ -227,9 +227,10 @@ def _enriched(
     return row
 
 
-def _write_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, Any]], config: IRLEvalConfig) -> None:
+def write_run_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, Any]], n_traces: int, seed: int) -> None:
+    """report.html with the pictures that are there and up to `n_traces` test traces."""
     images = [(path.stem.replace("_", " "), path) for path in sorted((output_dir / FIGURES).glob("*.png"))]
-    shown = balanced([row for row in rows if row["split"] == TEST], config.eval.report_traces, config.seed)
+    shown = balanced([row for row in rows if row["split"] == TEST], n_traces, seed)
     write_report(output_dir / REPORT_FILE, f"Evaluation of {output_dir}", summary_rows(metrics), shown, images)
 
 
@@ -275,7 +276,7 @@ def table(metrics: Metrics) -> str:
         "hit natural": "first_error_hit@1/natural",
     }
     lines = [["method", *columns]]
-    for method in (*METHODS, "length", "random", "majority", "oracle", "chance", "last_step"):
+    for method in (*METHODS, "length", "random", "majority", "oracle", "chance", "first_step", "last_step"):
         cells = [metrics.get(f"{method}/{key}") for key in columns.values()]
         if method in ("majority", "oracle"):
             cells[0] = metrics.get(f"{method}@{n}")

@@ -39,6 +39,8 @@ SPEC_FILE = "reward_spec.json"
 class LikelihoodHead(nn.Module):
     """a * log p(y_t | y_<t) + b with learned a, b; the output matrix is the language model's and is frozen."""
 
+    _frozen_matrix: Tensor | None
+
     def __init__(self, output_matrix: nn.Parameter, tied: bool, scale: float = 1.0, bias: float = 1.0) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float32))
@@ -50,7 +52,7 @@ class LikelihoodHead(nn.Module):
 
     @property
     def output_matrix(self) -> Tensor:  # (V, H)
-        return self._tied_matrix[0] if self.tied else self._frozen_matrix
+        return self._tied_matrix[0] if self._frozen_matrix is None else self._frozen_matrix
 
     def log_probs(self, hidden_before: Tensor) -> Tensor:
         """(B, T, V) log-probabilities of the token after each position, from the hidden state (B, T, H) there."""
@@ -72,6 +74,8 @@ class RewardModel(nn.Module):
 
     `kinds` (V,) says which tokens close a step (see rewards/granularity.py); only granularity `step` reads it.
     """
+
+    kinds: Tensor
 
     def __init__(
         self,
@@ -101,7 +105,15 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """(B, T) logits, high where the trace looks like an expert's; they mean something on the read mask."""
-        return self._combine(batch, *self._terms(batch, {"input_ids": batch.input_ids}))
+        return self.logits_and_likelihood(batch)[0]
+
+    def logits_and_likelihood(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
+        """(B, T) logits and, with the likelihood head, (B, T) log p(y_t | y_<t)."""
+        scalar, log_probs = self._terms(batch, {"input_ids": batch.input_ids})
+        if log_probs is None:
+            return scalar, None
+        log_likelihood = _pick(log_probs, batch.completion_ids)
+        return self._join(batch, scalar, log_likelihood), log_likelihood
 
     def rewards(self, batch: TokenBatch) -> Tensor:
         """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding."""
@@ -134,11 +146,6 @@ class RewardModel(nn.Module):
         if self.likelihood is None:
             return scalar, None
         return scalar, self.likelihood.log_probs(output.hidden_states[-1][:, -width - 1 : -1])
-
-    def _combine(self, batch: TokenBatch, scalar: Tensor, log_probs: Tensor | None) -> Tensor:
-        if log_probs is None:
-            return scalar
-        return self._join(batch, scalar, _pick(log_probs, batch.completion_ids))
 
     def _join(self, batch: TokenBatch, scalar: Tensor, log_likelihood: Tensor) -> Tensor:
         assert self.likelihood is not None
@@ -177,17 +184,20 @@ def build_reward_model(name: str, spec: RewardSpec, tokenizer: PreTrainedTokeniz
 
 
 def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
-    """A saved reward model, ready to score. Raises UserError when the folder holds none."""
+    """A saved reward model, ready to score or to learn on. Raises UserError when the folder holds none."""
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
             f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
         )
     fields = json.loads((folder / SPEC_FILE).read_text())
     spec = RewardSpec(RewardHead(fields["head"]), Granularity(fields["granularity"]), fields["interval"])
-    auto = AutoModelForTokenClassification
     if (folder / "adapter_config.json").is_file():
-        auto = AutoPeftModelForTokenClassification
-    backbone = auto.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+        # Trainable, so that a resumed run goes on learning.
+        backbone = AutoPeftModelForTokenClassification.from_pretrained(
+            folder, is_trainable=True, num_labels=1, dtype=torch.float32
+        )
+    else:
+        backbone = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     _without_dropout(backbone)
     likelihood = None
     if spec.head == RewardHead.likelihood:

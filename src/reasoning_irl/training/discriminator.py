@@ -2,7 +2,8 @@
 
 Departures from arXiv 2510.01857: negatives never stand beside another prompt than their own; the gradient of an
 update does not depend on the micro-batch size; WGAN has a gradient penalty; the logit can take the AIRL form
-f - log pi of Fu et al. (2018, section 6).
+f - log pi of Fu et al. (2018); and the likelihood head may also be trained to predict the experts' tokens
+(`reward_lm_coef`), a regulariser that keeps a reward model's features (Yang et al. 2024, arXiv 2406.10216).
 """
 
 from collections.abc import Sequence
@@ -90,17 +91,18 @@ class Discriminator:
         size = self.config.reward_micro_batch_size
         rows = [slice(start, start + size) for start in range(0, len(batch.tokens), size)]
         if len(rows) == 1:
-            logits = self.logits(batch.tokens, batch.policy_logps)
-            loss = self._loss(logits, batch)
+            outputs = self._outputs(batch, rows[0])
+            loss = self._loss(outputs, batch)
             loss.backward()
         else:
             with torch.no_grad():
-                logits = torch.cat([self._micro_logits(batch, r) for r in rows])
-            logits.requires_grad_()
-            loss = self._loss(logits, batch)
-            (gradient,) = torch.autograd.grad(loss, logits)
+                parts = [self._outputs(batch, r) for r in rows]
+            outputs = [torch.cat(column).requires_grad_() for column in zip(*parts, strict=True)]
+            loss = self._loss(outputs, batch)
+            gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
             for r in rows:
-                self._micro_logits(batch, r).backward(gradient[r])
+                pairs = [(o, g[r]) for o, g in zip(self._outputs(batch, r), gradients, strict=True) if g is not None]
+                torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
         metrics = {"discriminator/loss": loss.item()}
         if self.config.classifier_loss == ClassifierLoss.wgan:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
@@ -109,15 +111,16 @@ class Discriminator:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         metrics["discriminator/grad_norm"] = norm.item()
-        return metrics | self._accuracies(logits.detach(), batch)
+        return metrics | self._accuracies(outputs[0].detach(), batch)
 
     def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
         """(B, T) what the loss is taken on: f, or f - log pi when `policy_logps` (B, T) are given."""
-        f = self.model(tokens)
+        return self._in_form(self.model(tokens), tokens, policy_logps)
+
+    def _in_form(self, f: Tensor, tokens: TokenBatch, policy_logps: Tensor | None) -> Tensor:
         if policy_logps is None:
             return f
-        pooled = segment_mean(policy_logps.float(), self.model.read_mask(tokens), tokens.completion_mask)
-        return f - pooled
+        return f - segment_mean(policy_logps.float(), self.model.read_mask(tokens), tokens.completion_mask)
 
     @torch.no_grad()
     def rewards(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
@@ -146,19 +149,28 @@ class Discriminator:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
-    def _micro_logits(self, batch: LabelledBatch, rows: slice) -> Tensor:
-        return self.logits(batch.tokens[rows], _rows(batch.policy_logps, rows))
+    def _outputs(self, batch: LabelledBatch, rows: slice) -> list[Tensor]:
+        """What the loss is a function of: the logits (b, T) and, where it is trained on, the likelihood (b, T)."""
+        tokens = batch.tokens[rows]
+        f, log_likelihood = self.model.logits_and_likelihood(tokens)
+        logits = self._in_form(f, tokens, _rows(batch.policy_logps, rows))
+        return [logits] if log_likelihood is None or not self.config.reward_lm_coef else [logits, log_likelihood]
 
-    def _loss(self, logits: Tensor, batch: LabelledBatch) -> Tensor:
-        return discriminator_loss(
+    def _loss(self, outputs: list[Tensor], batch: LabelledBatch) -> Tensor:
+        loss = discriminator_loss(
             self.config.classifier_loss,
-            logits,
+            outputs[0],
             self.model.read_mask(batch.tokens),
             batch.is_expert,
             batch.group,
             self.config.disc_label_smoothing,
             self.config.class_balance,
         )
+        if len(outputs) == 1:
+            return loss
+        expert = batch.is_expert
+        nll = -masked_mean(outputs[1][expert], batch.tokens.completion_mask[expert]).mean()
+        return loss + self.config.reward_lm_coef * nll
 
     def _accuracies(self, logits: Tensor, batch: LabelledBatch) -> dict[str, float]:
         """Share of sequences of each source on the right side of 0."""

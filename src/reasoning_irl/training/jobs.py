@@ -1,9 +1,12 @@
 """The training jobs, from a checked config to a finished run folder: data, models, warm start, trainer, checkpoint."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import json
+import time
+from collections.abc import Iterator
 
 import torch
 from datasets import Dataset
@@ -28,7 +31,7 @@ from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.progress import JsonlLog, TimeLimit
 from reasoning_irl.utils.run_folder import newest_checkpoint, start_run
 
-TRAIN_LOG = "train_log.jsonl"
+TRAIN_LOG, SECONDS_FILE = "train_log.jsonl", "seconds.json"
 
 
 def train_airl(config: schema.IRLTrainConfig) -> Path:
@@ -76,12 +79,15 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         config=config.model,
         guard=config.guard,
     )
+    start = time.perf_counter()
     if checkpoint:
         trainer.load_discriminator_state(checkpoint)
     elif config.model.reward_warmup_steps:
         trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
     with _wandb_run(config):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # What a baseline with the same wall time is given.
+    (run_dir / SECONDS_FILE).write_text(json.dumps({"airl": round(time.perf_counter() - start, 1)}) + "\n")
     return newest_checkpoint(run_dir)
 
 

