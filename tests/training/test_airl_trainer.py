@@ -163,7 +163,11 @@ def test_rewards_stand_at_their_own_tokens_when_prompts_differ_in_length(
 def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = captured(monkeypatch)
     checkpoint = run(
-        "experts", "training.max_completion_length=48", "model.add_expert_to_policy_optim=true", "training.max_steps=1", "training.save_steps=1"
+        "experts",
+        "training.max_completion_length=48",
+        "model.add_expert_to_policy_optim=true",
+        "training.max_steps=1",
+        "training.save_steps=1",
     )
     (inputs,) = seen
     assert len(inputs["advantages"]) == 2 * (4 + 1)

@@ -80,8 +80,8 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
         )
     if model.reward_lm_coef and model.reward_head != schema.RewardHead.likelihood:
         raise ConfigError(
-            f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood: it needs model.reward_head=likelihood, "
-            "or set it to 0"
+            f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood: "
+            "it needs model.reward_head=likelihood, or set it to 0"
         )
     if model.reward_lb >= model.reward_ub:
         raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")
@@ -127,6 +127,6 @@ def _check_model(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> None:
         )
     for key in ("checkpoint", "reward_name"):
         name = getattr(config.model, key, None)
-        looks_local = name and (name.startswith((".", "/", "~")) or name.count("/") != 1)
-        if looks_local and not Path(name).is_dir():
+        looks_local = name is not None and (name.startswith((".", "/", "~")) or name.count("/") != 1)
+        if name is not None and looks_local and not Path(name).is_dir():
             raise ConfigError(f"model.{key}={name} does not exist: give a model folder, or a hub name (owner/name)")

@@ -7,6 +7,7 @@ Completions keep the ids they were sampled with; text is never tokenised a secon
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, device: torch.devic
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[ChatMessage]) -> tuple[int, ...]:
     """The prompt as the policy sees it: the model's own chat template, up to where the assistant speaks."""
-    rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    rendered: Any = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
     return tuple(rendered["input_ids"])
 
 

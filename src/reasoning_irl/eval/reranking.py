@@ -11,7 +11,6 @@ from reasoning_irl.eval.metrics import (
     AGGREGATIONS,
     Floats,
     auroc,
-    auroc_within_prompt,
     best_of_n,
     majority_curve,
     oracle_at_n,
@@ -63,18 +62,15 @@ def trace_scores(token_values: Sequence[Sequence[float]], traces: Sequence[Trace
 
 
 def choose_aggregation(token_values: Sequence[Sequence[float]], data: Labelled) -> tuple[str, str]:
-    """(aggregation, what it was chosen by): the best AUROC within problems, or where there is none the pooled one."""
-    problems = [trace.problem for trace in data.traces]
-    within, pooled = {}, {}
-    for how in AGGREGATION_CHOICES:
-        scores = trace_scores(token_values, data.traces, how)
-        within[how] = auroc_within_prompt(scores, data.correct, problems)
-        pooled[how] = auroc(scores, data.correct)
-    for areas, criterion in ((within, "auroc_within_prompt"), (pooled, "auroc")):
-        known = {how: area for how, area in areas.items() if area is not None}
-        if known:
-            return max(known, key=lambda how: known[how]), f"{criterion} on validation"
-    return AGGREGATION_CHOICES[0], "default: no validation traces of both kinds"
+    """(aggregation, what it was chosen by): the best AUROC over all traces.
+
+    AUROC within problems has far fewer pairs and, on a few hundred problems, picks by noise.
+    """
+    areas = {how: auroc(trace_scores(token_values, data.traces, how), data.correct) for how in AGGREGATION_CHOICES}
+    known = {how: area for how, area in areas.items() if area is not None}
+    if not known:
+        return AGGREGATION_CHOICES[0], "default: no validation traces of both kinds"
+    return max(known, key=lambda how: known[how]), "auroc on validation"
 
 
 def report_scores(summary: Summary, method: str, scores: Floats | None, data: Labelled) -> None:

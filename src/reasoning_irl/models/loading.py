@@ -1,9 +1,10 @@
 """Policies and tokenizers: where they come from, and how they are readied for training."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_irl.config import schema
@@ -48,16 +49,18 @@ def load_policy(name: str) -> PreTrainedModel:
         raise UserError(_no_model(name, error)) from error
     if is_adapter:
         # A fresh adapter may follow; the old one becomes part of the weights.
-        model = model.merge_and_unload()
+        merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
+        return merged
     return model
 
 
-def with_lora(model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType) -> PreTrainedModel | PeftModel:
+def with_lora(model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType) -> PreTrainedModel:
     """The model with an adapter on its projections; rank 0 leaves it as it is, all weights trainable."""
     if lora.rank == 0:
         return model
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task)
-    return get_peft_model(model, config)
+    adapted: Any = get_peft_model(model, config)  # has the interface of the model it wraps
+    return adapted
 
 
 def _no_model(name: str, error: Exception) -> str:

@@ -15,6 +15,7 @@ output matrix.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import AutoPeftModelForTokenClassification
@@ -209,14 +210,16 @@ def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Rewar
 
 
 def _step_kinds(tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    return step_kinds(len(tokenizer), lambda token: tokenizer.decode([token]))
+    return step_kinds(len(tokenizer), lambda token: str(tokenizer.decode([token])))
 
 
 def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:
     if backbone.config.tie_word_embeddings:
-        return LikelihoodHead(backbone.get_input_embeddings().weight, tied=True)
+        embeddings: Any = backbone.get_input_embeddings().weight
+        return LikelihoodHead(embeddings, tied=True)
     causal = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    return LikelihoodHead(causal.get_output_embeddings().weight, tied=False)
+    matrix: Any = causal.get_output_embeddings().weight
+    return LikelihoodHead(matrix, tied=False)
 
 
 def _without_dropout(backbone: PreTrainedModel) -> None:

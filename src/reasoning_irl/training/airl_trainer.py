@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
@@ -68,6 +68,10 @@ class _SkipPolicyStep(TrainerCallback):
 class AIRLTrainer(GRPOTrainer):
     """GRPOTrainer whose advantages come from a discriminator that learns beside the policy."""
 
+    model: PreTrainedModel
+    num_generations: int
+    args: GRPOConfig
+
     _tag_names = ["airl", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
 
     def __init__(
@@ -81,7 +85,7 @@ class AIRLTrainer(GRPOTrainer):
         guard: GuardConfig,
         **kwargs: Any,
     ) -> None:
-        super().__init__(args=args, reward_funcs=[watch_accuracy], **kwargs)
+        super().__init__(args=args, reward_funcs=[watch_accuracy], **kwargs)  # type: ignore[list-item]
         self.discriminator = discriminator
         self.experts = experts
         self.heldout = heldout
@@ -187,7 +191,8 @@ class AIRLTrainer(GRPOTrainer):
     @torch.no_grad()
     def _logps(self, tokens: TokenBatch, model: torch.nn.Module | None = None) -> Tensor:
         """(B, T) log-probabilities of the completion tokens under the policy (or another model)."""
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs
+        with disable_gradient_checkpointing(self.model, checkpointing):
             logps, _, _ = self._get_per_token_logps_and_entropies(
                 model or self.model,
                 tokens.input_ids,

@@ -102,7 +102,7 @@ class Discriminator:
             gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
             for r in rows:
                 pairs = [(o, g[r]) for o, g in zip(self._outputs(batch, r), gradients, strict=True) if g is not None]
-                torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
+                torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
         metrics = {"discriminator/loss": loss.item()}
         if self.config.classifier_loss == ClassifierLoss.wgan:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)

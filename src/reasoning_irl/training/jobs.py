@@ -1,12 +1,11 @@
 """The training jobs, from a checked config to a finished run folder: data, models, warm start, trainer, checkpoint."""
 
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -223,7 +222,7 @@ def _wandb_run(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> Iterato
     with wandb.init(
         project=config.wandb.project,
         name=config.wandb.run_name,
-        mode=config.wandb.mode.value,
+        mode=config.wandb.mode.value,  # type: ignore[arg-type]
         dir=config.training.output_dir,
         config=resolved,  # type: ignore[arg-type]
     ):
