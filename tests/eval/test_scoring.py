@@ -168,12 +168,12 @@ def test_missing_sources_are_named(run_dir: Path, tmp_path: Path) -> None:
         run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path}"))
 
 
-def test_the_aggregation_is_chosen_within_problems_on_the_given_traces() -> None:
+def test_the_aggregation_is_chosen_on_the_given_traces() -> None:
     traces = [trace("a", "validation", correct, [1, 1, 2]) for correct in (True, False)]
     data, places = labelled([trace("b", "test", True, [1]), *traces], "validation")
     assert places == [1, 2]
     values = [[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]  # only the last token tells right from wrong
-    assert choose_aggregation(values, data) == ("last", "auroc_within_prompt on validation")
+    assert choose_aggregation(values, data) == ("last", "auroc on validation")
 
 
 def test_the_step_score_is_chosen_on_validation_alone() -> None:

@@ -181,7 +181,7 @@ class RewardModelConfig(ModelConfig):
 @dataclass
 class TrainingConfig:
     output_dir: str = MISSING
-    resume: bool = MISSING  # go on from the run's newest checkpoint (AIRL)
+    resume: bool = MISSING  # go on from the run's newest checkpoint
     max_steps: int = bounded(1)
     max_seconds: float | None = bounded(above=0)  # stop after so much wall time; null: no limit
     learning_rate: float = bounded(above=0)

@@ -28,7 +28,7 @@ from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.progress import JsonlLog, TimeLimit
-from reasoning_irl.utils.run_folder import newest_checkpoint, start_run
+from reasoning_irl.utils.run_folder import check_run_folder, newest_checkpoint, record_run
 
 TRAIN_LOG, SECONDS_FILE = "train_log.jsonl", "seconds.json"
 
@@ -36,8 +36,10 @@ TRAIN_LOG, SECONDS_FILE = "train_log.jsonl", "seconds.json"
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    start_run(config, run_dir, resume=training.resume)
+    check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
+    if not training.resume:
+        record_run(config, run_dir)
     set_seed(config.seed)
     source = policy_source(config.model, config.dataset.max_value, run_dir)
     tokenizer = load_tokenizer(source)
@@ -93,8 +95,10 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 def train_sft(config: schema.SFTTrainConfig) -> Path:
     """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    start_run(config, run_dir, resume=False)
+    check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
+    if not training.resume:
+        record_run(config, run_dir)
     set_seed(config.seed)
     source = policy_source(config.model, config.dataset.max_value, run_dir)
     tokenizer = load_tokenizer(source)
@@ -110,6 +114,7 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
             training.max_completion_length,
             run_dir,
             _callbacks(config),
+            resume_from=newest_checkpoint(run_dir) if training.resume else None,
             **_trainer_arguments(config),
         )
 

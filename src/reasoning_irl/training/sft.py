@@ -41,6 +41,7 @@ def run_sft(
     max_completion_length: int,
     run_dir: Path,
     callbacks: list[TrainerCallback],
+    resume_from: Path | None = None,
     **arguments: Any,
 ) -> Path:
     """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig."""
@@ -60,7 +61,7 @@ def run_sft(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     checkpoint = run_dir / f"checkpoint-{trainer.state.global_step}"
     trainer.save_model(str(checkpoint))
     tokenizer.save_pretrained(checkpoint)

@@ -22,19 +22,19 @@ TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-def start_run(config: Any, run_dir: Path, *, resume: bool) -> None:
-    """Makes the folder and records config and versions. Raises UserError where another run already is.
-
-    A resumed run keeps the config.yaml it was started with.
-    """
+def check_run_folder(run_dir: Path, *, resume: bool) -> None:
+    """Raises UserError where a new run would meet another one, or a resumed run finds nothing to go on from."""
     if resume:
-        newest_checkpoint(run_dir)  # says what is missing before anything loads
-        return
-    if (run_dir / CONFIG_FILE).exists():
+        newest_checkpoint(run_dir)
+    elif (run_dir / CONFIG_FILE).exists():
         raise UserError(
             f"{run_dir} holds another run, and nothing of it is overwritten: choose another training.output_dir, "
             "remove the folder, or go on with that run by training.resume=true"
         )
+
+
+def record_run(config: Any, run_dir: Path) -> None:
+    """Makes the folder and writes down the config and the versions of what runs it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.structured(config), run_dir / CONFIG_FILE)
     versions = {package: version(package) for package in RECORDED}

@@ -1,0 +1,84 @@
+"""The commands as users type them: two steps of the real job, and mistakes that end in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = ["model.embedded.hidden_size=16", "model.embedded.heads=2", "dataset.n_train=32", "dataset.n_heldout=4"]
+SHORT = ["training.max_steps=2", "training.save_steps=2", "training.per_device_train_batch_size=8"]
+WARM = ["warm_start.n_traces=64", "warm_start.epochs=1"]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def refused(*arguments: str) -> str:
+    """The one line that a mistake ends with."""
+    result = python(*arguments)
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "Traceback" not in result.stderr
+    return line
+
+
+@pytest.mark.slow
+def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for command in (
+        ["irl_train.py", f"training.output_dir={run}", "model.reward_warmup_steps=2", "training.num_generations=4"]
+        + [*TINY, *SHORT, *WARM],
+        ["sft_train.py", f"training.output_dir={run}/sft_continued", f"model.checkpoint={run}/warm_start", *SHORT]
+        + TINY[2:],
+        ["evaluate.py", f"run_dir={run}", "eval.n_problems=6", "eval.n_validation=4", "sampling.n_samples=8"],
+        ["evaluate.py", f"run_dir={run}", f"policy_path={run}/warm_start", f"output_dir={run}/warm_start_samples"]
+        + ["eval.n_problems=6", "eval.n_validation=4"],
+        ["evaluate.py", f"run_dir={run}/sft_continued", "eval.n_problems=6", "eval.n_validation=4"],
+        ["evaluate_irl.py", f"run_dir={run}", "eval.n_planted=8", "eval.bootstrap_draws=20"],
+        ["figures/plot_run.py", str(run)],
+        ["-m", "reasoning_irl.eval.quickstart", str(run), "1"],
+    ):
+        result = python(*command)
+        assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in (
+        "seconds/total", "warm_start/pass@1", "warm_start/pass@8", "airl/pass@1", "airl/pass@8", "sft_continued/pass@1",
+        "majority@8", "oracle@8", "reward/auroc", "reward/auroc_within_prompt", "reward/rerank@1|8",
+        "random/rerank@1|8", "logprob/rerank@1|8", "frozen/rerank@1|8",
+        *(f"{m}/first_error_hit@1/{e}" for m in ("reward", "logprob") for e in ("planted", "natural")),
+    ):
+        assert key in metrics
+    assert (run / "report.html").is_file()
+    assert list((run / "figures").glob("*.png"))
+    assert (run / "checkpoint-2" / "reward_model" / "config.json").is_file()
+    assert "holds another run" in refused("irl_train.py", f"training.output_dir={run}")
+
+
+@pytest.mark.slow
+def test_bad_data_is_refused_in_one_line_before_anything_is_written(tmp_path: Path) -> None:
+    file, out = tmp_path / "data.jsonl", tmp_path / "out"
+    file.write_text('{"question": "a", "reasoning": "b", "answer": "c"}\n{"question": broken\n')
+    job = ["irl_train.py", "dataset.name=jsonl", "warm_start.enabled=false", f"training.output_dir={out}"]
+    assert "does not exist" in refused(*job, "dataset.path=missing.jsonl", "model.policy_name=x")
+    assert "data.jsonl:2" in refused(*job, f"dataset.path={file}", "model.policy_name=some/model")
+    file.write_text('{"question": "a", "reasoning": "b"}\n')
+    assert "answer" in refused(*job, f"dataset.path={file}", "model.policy_name=some/model")
+    file.write_text("")
+    assert "data.jsonl" in refused(*job, f"dataset.path={file}", "model.policy_name=some/model")
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_prompt_that_is_too_long_and_a_model_that_is_missing_are_refused(tmp_path: Path) -> None:
+    job = ["irl_train.py", *TINY, "warm_start.enabled=false", f"training.output_dir={tmp_path / 'out'}"]
+    assert "max_prompt_length" in refused(*job, "training.max_prompt_length=5")
+    assert "model.reward_name" in refused(*job, "model.reward_name=./no/such/folder")
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert "no run folder" in refused("evaluate.py", f"run_dir={tmp_path}")
