@@ -21,7 +21,7 @@ python irl_train.py seed="$seed" training.output_dir="$run" "$@"
 
 say "2/5 baseline: SFT continued on the same experts for the same wall time"
 python sft_train.py seed="$seed" training.output_dir="$run/sft_continued" model.checkpoint="$run/warm_start" \
-  training.max_steps=1000000 training.max_seconds="$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['airl'])" "$run/seconds.json")"
+  training.max_steps=1000000 training.save_steps=1000000 training.max_seconds="$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['airl'])" "$run/seconds.json")"
 
 say "3/5 sampling the policies on held-out problems"
 python evaluate.py run_dir="$run"

@@ -46,9 +46,20 @@ def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr[-3000:]
     metrics = json.loads((run / "metrics.json").read_text())
     for key in (
-        "seconds/total", "warm_start/pass@1", "warm_start/pass@8", "airl/pass@1", "airl/pass@8", "sft_continued/pass@1",
-        "majority@8", "oracle@8", "reward/auroc", "reward/auroc_within_prompt", "reward/rerank@1|8",
-        "random/rerank@1|8", "logprob/rerank@1|8", "frozen/rerank@1|8",
+        "seconds/total",
+        "warm_start/pass@1",
+        "warm_start/pass@8",
+        "airl/pass@1",
+        "airl/pass@8",
+        "sft_continued/pass@1",
+        "majority@8",
+        "oracle@8",
+        "reward/auroc",
+        "reward/auroc_within_prompt",
+        "reward/rerank@1|8",
+        "random/rerank@1|8",
+        "logprob/rerank@1|8",
+        "frozen/rerank@1|8",
         *(f"{m}/first_error_hit@1/{e}" for m in ("reward", "logprob") for e in ("planted", "natural")),
     ):
         assert key in metrics
