@@ -29,15 +29,21 @@ def refused(*arguments: str) -> str:
 @pytest.mark.slow
 def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
     run = tmp_path / "run"
+    few = ["eval.n_problems=6", "eval.n_validation=4"]
+    train = [f"training.output_dir={run}", "model.reward_warmup_steps=2", "training.num_generations=4"]
+    continued = [f"training.output_dir={run}/sft_continued", f"model.checkpoint={run}/warm_start", *TINY[2:]]
     for command in (
-        ["irl_train.py", f"training.output_dir={run}", "model.reward_warmup_steps=2", "training.num_generations=4"]
-        + [*TINY, *SHORT, *WARM],
-        ["sft_train.py", f"training.output_dir={run}/sft_continued", f"model.checkpoint={run}/warm_start", *SHORT]
-        + TINY[2:],
-        ["evaluate.py", f"run_dir={run}", "eval.n_problems=6", "eval.n_validation=4", "sampling.n_samples=8"],
-        ["evaluate.py", f"run_dir={run}", f"policy_path={run}/warm_start", f"output_dir={run}/warm_start_samples"]
-        + ["eval.n_problems=6", "eval.n_validation=4"],
-        ["evaluate.py", f"run_dir={run}/sft_continued", "eval.n_problems=6", "eval.n_validation=4"],
+        ["irl_train.py", *train, *TINY, *SHORT, *WARM],
+        ["sft_train.py", *continued, *SHORT],
+        ["evaluate.py", f"run_dir={run}", *few],
+        [
+            "evaluate.py",
+            f"run_dir={run}",
+            f"policy_path={run}/warm_start",
+            f"output_dir={run}/warm_start_samples",
+            *few,
+        ],
+        ["evaluate.py", f"run_dir={run}/sft_continued", *few],
         ["evaluate_irl.py", f"run_dir={run}", "eval.n_planted=8", "eval.bootstrap_draws=20"],
         ["figures/plot_run.py", str(run)],
         ["-m", "reasoning_irl.eval.quickstart", str(run), "1"],

@@ -185,7 +185,7 @@ def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.Mo
     "overrides",
     [
         ["model.reward_form=airl"],
-        ["model.classifier_loss=wgan", "model.reward_head=plain"],
+        ["model.classifier_loss=wgan", "model.reward_head=plain", "model.reward_lm_coef=0"],
         ["model.classifier_loss=pairwise"],
         ["model.reward_granularity=step"],
         ["model.dense_rewards=false", "model.advantage_calculation=trace_mean"],
