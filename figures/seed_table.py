@@ -39,7 +39,9 @@ def main() -> None:
     for name in SHOWN:
         values = [run[name] for run in runs if run.get(name) is not None]
         if values:
-            print(f"| {name} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
+            # A pipe in a name would end the cell.
+            cell = name.replace("|", "\\|")
+            print(f"| {cell} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
 
 
 if __name__ == "__main__":
