@@ -4,15 +4,14 @@ Without arguments it runs the embedded default, in about two minutes on a laptop
 """
 
 from reasoning_irl.config import hydra_main
-from reasoning_irl.config.schema import IRLTrainConfig
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig
 
 
-@hydra_main("config_irl_train", IRLTrainConfig)
-def main(config: IRLTrainConfig) -> None:
-    from reasoning_irl.training.jobs import train_airl
+@hydra_main("config_irl_train", IRLTrainConfig, SFTTrainConfig, GRPOTrainConfig)
+def main(config: IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig) -> None:
+    from reasoning_irl.training.run import run_training
 
-    checkpoint = train_airl(config)
-    print(f"checkpoint: {checkpoint}\nnext: python evaluate.py run_dir={config.training.output_dir}")
+    run_training(config)
 
 
 if __name__ == "__main__":

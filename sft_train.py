@@ -1,15 +1,17 @@
-"""Supervised fine-tuning on the same demonstrations: the baseline of every AIRL run."""
+"""Supervised fine-tuning on the same demonstrations: the baseline of every AIRL run.
+
+Given a config of another algorithm it runs that one, as the published commands do, and says so.
+"""
 
 from reasoning_irl.config import hydra_main
-from reasoning_irl.config.schema import SFTTrainConfig
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig
 
 
-@hydra_main("config_sft_train", SFTTrainConfig)
-def main(config: SFTTrainConfig) -> None:
-    from reasoning_irl.training.jobs import train_sft
+@hydra_main("config_sft_train", SFTTrainConfig, IRLTrainConfig, GRPOTrainConfig)
+def main(config: SFTTrainConfig | IRLTrainConfig | GRPOTrainConfig) -> None:
+    from reasoning_irl.training.run import run_training
 
-    checkpoint = train_sft(config)
-    print(f"checkpoint: {checkpoint}\nnext: python evaluate.py run_dir={config.training.output_dir}")
+    run_training(config)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,36 @@
 """Puts the schemas and the configs folder within Hydra's reach, and turns a composed config into a dataclass."""
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from reasoning_irl.config import schema
 from reasoning_irl.config.validate import validate
+from reasoning_irl.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SCHEMAS = {
     "irl_train": schema.IRLTrainConfig,
     "sft_train": schema.SFTTrainConfig,
+    "grpo_train": schema.GRPOTrainConfig,
     "eval": schema.EvalConfig,
     "irl_eval": schema.IRLEvalConfig,
+}
+
+SCRIPTS = {
+    schema.IRLTrainConfig: "irl_train.py",
+    schema.SFTTrainConfig: "sft_train.py",
+    schema.GRPOTrainConfig: "train.py",
+    schema.EvalConfig: "evaluate.py",
+    schema.IRLEvalConfig: "evaluate_irl.py",
 }
 
 Config = TypeVar("Config")
@@ -37,12 +50,33 @@ def register() -> None:
         store.store(group="schema", name=name, node=node, package="_global_", provider="reasoning_irl")
     if ConfigsOnSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(ConfigsOnSearchPath)
+    OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
 
 
-def to_config(composed: DictConfig, expected: type[Config]) -> Config:
-    """The composed config as a checked dataclass. Raises ConfigError that names the key and what it may be."""
+def run_suffix() -> str:
+    """What tells a run from its siblings, for its name: its variants and, in a sweep, what else is swept.
+
+    Empty for a run of neither kind, and where a config is composed without Hydra's own application.
+    """
+    if not HydraConfig.initialized():
+        return ""
+    hydra = HydraConfig.get()
+    words: list[str] = []
+    for key, _, value in (override.lstrip("+").partition("=") for override in hydra.overrides.task):
+        if key == "variant":
+            words += re.findall(r"\w+", value)
+        elif hydra.mode == RunMode.MULTIRUN and key != "scale":
+            words.append(re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}").strip("-"))
+    return "".join(f"_{word}" for word in words)
+
+
+def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
+    """The composed config as a checked dataclass of one of the expected kinds.
+
+    Raises ConfigError that names the key and what it may be, or the scripts that such a config is for.
+    """
     config = OmegaConf.to_object(composed)
     if not isinstance(config, expected):
-        raise TypeError(f"the config's schema is {type(config).__name__}, not {expected.__name__}")
+        raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: start it by that script")
     validate(config)
     return config

@@ -20,8 +20,10 @@ from reasoning_irl.utils.errors import UserError
 Config = TypeVar("Config")
 
 
-def hydra_main(config_name: str, expected: type[Config]) -> Callable[[Callable[[Config], None]], Callable[[], None]]:
+def hydra_main(config_name: str, *expected: type[Config]) -> Callable[[Callable[[Config], None]], Callable[[], None]]:
     """Like hydra.main, but the job gets a checked dataclass and mistakes end in one line and exit code 2.
+
+    The config may be of any of the `expected` kinds.
 
     HYDRA_FULL_ERROR=1 shows the whole trace instead, as it does with Hydra itself.
     """
@@ -33,14 +35,14 @@ def hydra_main(config_name: str, expected: type[Config]) -> Callable[[Callable[[
         @functools.wraps(job)
         def task(composed: DictConfig) -> None:
             # Caught here as well: Hydra prints a line of its own for an exception that leaves the job.
-            with nullcontext() if shows_trace else _one_line(expected):
-                job(to_config(composed, expected))
+            with nullcontext() if shows_trace else _one_line(*expected):
+                job(to_config(composed, *expected))
 
         entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions through to us
-            with nullcontext() if shows_trace else _one_line(expected):
+            with nullcontext() if shows_trace else _one_line(*expected):
                 entry()
 
         return main
@@ -49,7 +51,7 @@ def hydra_main(config_name: str, expected: type[Config]) -> Callable[[Callable[[
 
 
 @contextmanager
-def _one_line(expected: type) -> Iterator[None]:
+def _one_line(*expected: type) -> Iterator[None]:
     """Ends the program with one line and exit code 2 for what the user can put right."""
     try:
         yield
@@ -57,23 +59,23 @@ def _one_line(expected: type) -> Iterator[None]:
     except UserError as error:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
-        message = explain(error, expected)
+        message = explain(error, *expected)
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def explain(error: Exception, expected: type) -> str:
+def explain(error: Exception, *expected: type) -> str:
     """One line for an error of composition: the key, what it may be, and the nearest key there is."""
     for cause in _chain(error):
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
-            return f"there is no key {cause.full_key}{_nearest(cause.full_key, expected)}"
+            return f"there is no key {cause.full_key}{_nearest(cause.full_key, *expected)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
     return _first_line(str(error))
 
 
-def _nearest(key: str, expected: type) -> str:
-    keys = list(known_keys(expected))
+def _nearest(key: str, *expected: type) -> str:
+    keys = list(dict.fromkeys(known for node in expected for known in known_keys(node)))
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     if not close:  # right name, wrong place
         close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]

@@ -24,12 +24,28 @@ class Schedule(StrEnum):
 class Algorithm(StrEnum):
     airl = "airl"
     sft = "sft"
+    grpo = "grpo"
 
 
 class DatasetName(StrEnum):
     arithmetic = "arithmetic"
     gsm8k = "gsm8k"
+    gsm8k_kd = "gsm8k_kd"
+    countdown = "countdown"
+    medreason = "medreason"
+    medical_kd = "medical_kd"  # the published configuration's name of medreason
     jsonl = "jsonl"
+
+
+class Backend(StrEnum):
+    transformers = "transformers"
+    unsloth = "unsloth"
+
+
+class Optimizer(StrEnum):
+    adamw_torch = "adamw_torch"
+    adamw_8bit = "adamw_8bit"
+    paged_adamw_8bit = "paged_adamw_8bit"
 
 
 class ClassifierLoss(StrEnum):
@@ -80,8 +96,11 @@ def bounded(low: float | None = None, high: float | None = None, *, above: float
 @dataclass
 class WandbConfig:
     mode: WandbMode = MISSING
+    entity: str | None = MISSING  # team or user; null: the account's own
     project: str = MISSING
+    group: str = MISSING  # runs that belong together, such as the seeds and ablations of one model
     run_name: str = MISSING
+    tags: list[str] = MISSING
 
 
 @dataclass
@@ -105,10 +124,18 @@ class AnnotatorConfig:
 
 
 @dataclass
+class CountdownConfig:
+    """Problems of data/countdown.py."""
+
+    n_numbers: int = bounded(2, 6)
+    max_number: int = bounded(2, 1000)
+
+
+@dataclass
 class DatasetConfig:
     name: DatasetName = MISSING
-    path: str | None = MISSING  # training file; none for the embedded data
-    test_path: str | None = MISSING  # held-out test file; none for the embedded data
+    path: str | None = MISSING  # training file or folder; null: the set's place on the hub, if it has one
+    test_path: str | None = MISSING  # held-out test file or folder; null: as above
     system_prompt: str = MISSING  # empty: no system message
     n_train: int | None = bounded(1)  # experts to learn from; null: all
     n_heldout: int = bounded(2)  # experts kept out of training, for the discriminator's AUROC
@@ -117,6 +144,8 @@ class DatasetConfig:
     max_steps: int = bounded(1, 8)  # arithmetic
     distractor_rate: float = bounded(0, 1)  # arithmetic: share of problems with a number that does not count
     annotator: AnnotatorConfig = MISSING
+    countdown: CountdownConfig = MISSING
+    expert_error_rate: float = bounded(0, 1)  # share of training experts that get a planted error
 
 
 @dataclass
@@ -128,7 +157,10 @@ class LoraConfig:
 @dataclass
 class ModelConfig:
     policy_name: str = MISSING  # `embedded`, a folder, or a hub name
-    checkpoint: str | None = MISSING  # weights to start the policy from, e.g. an SFT run's checkpoint
+    checkpoint: str | None = MISSING  # weights to start the policy from: a checkpoint, or a run (its newest one)
+    backend: Backend = MISSING  # what loads the policy
+    load_in_4bit: bool = MISSING  # both models; their weights are frozen then, so both need LoRA
+    fast_inference: bool = MISSING  # sample with vLLM, on a GPU
     embedded: EmbeddedModelConfig = MISSING
     policy_lora: LoraConfig = MISSING
 
@@ -174,6 +206,7 @@ class RewardModelConfig(ModelConfig):
     advantage_calculation: AdvantageCalculation = MISSING
     advantage_baseline: AdvantageBaseline = MISSING
     advantage_std_floor: float = bounded(above=0)
+    normalize_advantages: bool = MISSING  # false leaves rewards centred, not divided by the group's deviation
     dense_gamma: float = bounded(0, 1)
     add_expert_to_policy_optim: bool = MISSING
 
@@ -184,6 +217,7 @@ class TrainingConfig:
     resume: bool = MISSING  # go on from the run's newest checkpoint
     max_steps: int = bounded(1)
     max_seconds: float | None = bounded(above=0)  # stop after so much wall time; null: no limit
+    optim: Optimizer = MISSING  # the policy's; the 8-bit ones need a GPU
     learning_rate: float = bounded(above=0)
     lr_scheduler_type: Schedule = MISSING
     warmup_ratio: float = bounded(0, 1)
@@ -229,6 +263,8 @@ class PolicyTrainingConfig(TrainingConfig):
     top_p: float = bounded(0.01, 1)
     clip_epsilon: float = bounded(above=0)
     beta: float = bounded(0)  # weight of the KL to the starting policy
+    completions_steps: int = bounded(1)  # every so many steps a few samples are written down
+    n_completions: int = bounded(0)  # how many of them; 0: none
 
 
 @dataclass
@@ -255,11 +291,35 @@ class SFTTrainConfig:
 
 
 @dataclass
+class VerifierConfig:
+    """Weights of what the answer key and the form earn in GRPO; see rewards/verifiable.py."""
+
+    answer_weight: float = bounded(0)
+    format_weight: float = bounded(0)
+
+
+@dataclass
+class GRPOTrainConfig:
+    algorithm: Algorithm = MISSING
+    seed: int = bounded(0)
+    dataset: DatasetConfig = MISSING
+    model: ModelConfig = MISSING
+    warm_start: WarmStartConfig = MISSING
+    training: PolicyTrainingConfig = MISSING
+    verifier: VerifierConfig = MISSING
+    wandb: WandbConfig = MISSING
+
+
+TrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig
+
+
+@dataclass
 class SamplingConfig:
     n_samples: int = bounded(1)
     temperature: float = bounded(above=0)
     top_p: float = bounded(0.01, 1)
     batch_size: int = bounded(1)  # sequences generated or scored at once
+    load_in_4bit: bool = MISSING
     max_prompt_length: int = bounded(1)
     max_completion_length: int = bounded(1)
 
@@ -282,6 +342,7 @@ class EvalConfig:
     policy_path: str | None = MISSING  # another policy's folder or hub name
     sampling: SamplingConfig = MISSING
     eval: EvalSettings = MISSING
+    wandb: WandbConfig = MISSING
 
 
 @dataclass
@@ -291,6 +352,7 @@ class ScorerConfig:
     reward_path: str | None = MISSING  # the reward model
     frozen_path: str | None = MISSING  # the same reward model before it learnt anything, as a baseline
     policy_path: str | None = MISSING  # whose log-probability is the other baseline
+    load_in_4bit: bool = MISSING
 
 
 @dataclass
@@ -313,3 +375,4 @@ class IRLEvalConfig:
     output_dir: str = MISSING
     model: ScorerConfig = MISSING
     eval: ScoringSettings = MISSING
+    wandb: WandbConfig = MISSING

@@ -11,16 +11,20 @@ from typing import Any
 from reasoning_irl.config import schema
 from reasoning_irl.utils.errors import ConfigError
 
+GENERATED = (schema.DatasetName.arithmetic, schema.DatasetName.countdown)
+
 
 def validate(config: Any) -> None:
     """Raises ConfigError for the first value that cannot work."""
     for key, value, metadata in _leaves(config):
         _check_range(key, value, metadata)
-    if isinstance(config, (schema.IRLTrainConfig, schema.SFTTrainConfig)):
+    if isinstance(config, schema.TrainConfig):
         _check_dataset(config.dataset)
         _check_model(config)
+        _check_4bit(config)
     if isinstance(config, schema.IRLTrainConfig):
         _check_reward_model(config.model)
+    if isinstance(config, (schema.IRLTrainConfig, schema.GRPOTrainConfig)):
         _check_batches(config)
 
 
@@ -54,19 +58,22 @@ def _check_range(key: str, value: Any, metadata: Any) -> None:
 
 
 def _check_dataset(dataset: schema.DatasetConfig) -> None:
-    if dataset.name == schema.DatasetName.arithmetic:
+    if dataset.name == schema.DatasetName.medical_kd:
+        dataset.name = schema.DatasetName.medreason
+    if dataset.name in GENERATED:
         if dataset.path or dataset.test_path:
             raise ConfigError(
-                "dataset.name=arithmetic is made by code and reads no file: leave dataset.path and dataset.test_path "
-                "out, or set dataset.name=gsm8k or dataset.name=jsonl"
+                f"dataset.name={dataset.name} is made by code and reads no file: leave dataset.path and "
+                "dataset.test_path out, or set dataset.name=gsm8k or dataset.name=jsonl"
             )
+        if dataset.n_train is None:
+            raise ConfigError(f"dataset.name={dataset.name} has no end: give dataset.n_train")
         return
-    if not dataset.path:
-        raise ConfigError(f"dataset.name={dataset.name} needs dataset.path=FILE (jsonl)")
-    for key in ("path", "test_path"):
-        path = getattr(dataset, key)
-        if path and not Path(path).is_file():
-            raise ConfigError(f"dataset.{key}={path} does not exist: give the path of a jsonl file")
+    if dataset.name == schema.DatasetName.jsonl and not dataset.path:
+        raise ConfigError("dataset.name=jsonl needs dataset.path=FILE")
+    for key, path in (("path", dataset.path), ("test_path", dataset.test_path)):
+        if path and not Path(path).exists():
+            raise ConfigError(f"dataset.{key}={path} does not exist: give the path of a file or folder")
 
 
 def _check_reward_model(model: schema.RewardModelConfig) -> None:
@@ -96,7 +103,7 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
         )
 
 
-def _check_batches(config: schema.IRLTrainConfig) -> None:
+def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> None:
     training = config.training
     rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
     if rows % training.num_generations:
@@ -105,14 +112,29 @@ def _check_batches(config: schema.IRLTrainConfig) -> None:
             f"divide into groups of training.num_generations={training.num_generations}"
         )
     prompts = rows // training.num_generations
-    if config.model.add_expert_to_policy_optim and prompts % training.gradient_accumulation_steps:
+    with_experts = isinstance(config, schema.IRLTrainConfig) and config.model.add_expert_to_policy_optim
+    if with_experts and prompts % training.gradient_accumulation_steps:
         raise ConfigError(
             f"model.add_expert_to_policy_optim adds a row a prompt: the {prompts} prompts a step must divide by "
             f"training.gradient_accumulation_steps={training.gradient_accumulation_steps}"
         )
 
 
-def _check_model(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> None:
+def _check_4bit(config: schema.TrainConfig) -> None:
+    """4-bit weights cannot be trained themselves."""
+    model = config.model
+    loras = {"policy_lora": model.policy_lora}
+    if isinstance(model, schema.RewardModelConfig):
+        loras["reward_lora"] = model.reward_lora
+    for key, lora in loras.items():
+        if model.load_in_4bit and lora.rank == 0:
+            raise ConfigError(
+                f"model.load_in_4bit=true freezes the weights: set model.{key}.rank to at least 1, "
+                "or model.load_in_4bit=false"
+            )
+
+
+def _check_model(config: schema.TrainConfig) -> None:
     embedded = config.model.embedded
     if embedded.hidden_size % embedded.heads:
         raise ConfigError(
@@ -125,8 +147,12 @@ def _check_model(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> None:
         raise ConfigError(
             "model.policy_name=embedded speaks only the words of dataset.name=arithmetic: give a folder or a hub name"
         )
-    for key in ("checkpoint", "reward_name"):
-        name = getattr(config.model, key, None)
+    names = {"policy_name": config.model.policy_name, "checkpoint": config.model.checkpoint}
+    if isinstance(config.model, schema.RewardModelConfig):
+        names["reward_name"] = config.model.reward_name
+    if names["policy_name"] == "embedded":
+        del names["policy_name"]
+    for key, name in names.items():
         looks_local = name is not None and (name.startswith((".", "/", "~")) or name.count("/") != 1)
         if name is not None and looks_local and not Path(name).is_dir():
             raise ConfigError(f"model.{key}={name} does not exist: give a model folder, or a hub name (owner/name)")

@@ -1,0 +1,15 @@
+"""GRPO on verifiable rewards (right answer, right form): the baseline that is shown the answer key."""
+
+from reasoning_irl.config import hydra_main
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig
+
+
+@hydra_main("config_train", GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig)
+def main(config: GRPOTrainConfig | IRLTrainConfig | SFTTrainConfig) -> None:
+    from reasoning_irl.training.run import run_training
+
+    run_training(config)
+
+
+if __name__ == "__main__":
+    main()
