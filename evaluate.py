@@ -7,8 +7,11 @@ from reasoning_irl.config.schema import EvalConfig
 @hydra_main("config_eval", EvalConfig)
 def main(config: EvalConfig) -> None:
     from reasoning_irl.eval.evaluate import run_evaluation
+    from reasoning_irl.utils.wandb_run import check_login, log_evaluation
 
+    check_login(config.wandb)
     metrics = run_evaluation(config)
+    log_evaluation(config, "evaluate", metrics)
     n = config.sampling.n_samples
     shown = [*(f"pass@{k}" for k in config.eval.ks), f"majority@{n}", f"oracle@{n}"]
     print(f"{metrics['n_problems']} test problems, supervision: {metrics['supervision']}")

@@ -7,8 +7,10 @@ from reasoning_irl.config.schema import IRLEvalConfig
 @hydra_main("config_irl_eval", IRLEvalConfig)
 def main(config: IRLEvalConfig) -> None:
     from reasoning_irl.eval.scoring import run_irl_evaluation
+    from reasoning_irl.utils.wandb_run import check_login, log_evaluation
 
-    run_irl_evaluation(config)
+    check_login(config.wandb)
+    log_evaluation(config, "evaluate_irl", run_irl_evaluation(config))
 
 
 if __name__ == "__main__":

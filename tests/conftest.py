@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_record
 from reasoning_irl.models.embedded import build_tokenizer, save_embedded
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model
+
+Config = TypeVar("Config")
 
 MAX_VALUE = 40
 TINY = ["model.embedded.hidden_size=16", "model.embedded.layers=2", "model.embedded.heads=2", "dataset.n_train=40"]
@@ -34,10 +37,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(MAX_VALUE)
 
 
-def compose_tiny(overrides: Sequence[str] = ()) -> IRLTrainConfig:
+def compose_config(name: str, kind: type[Config], *overrides: str) -> Config:
+    """A config of the repository with overrides, checked."""
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return to_config(compose("config_irl_train", overrides=[*TINY, *overrides]), IRLTrainConfig)
+        return to_config(compose(name, overrides=list(overrides)), kind)
+
+
+def compose_tiny(overrides: Sequence[str] = ()) -> IRLTrainConfig:
+    return compose_config("config_irl_train", IRLTrainConfig, *TINY, *overrides)
 
 
 @pytest.fixture(scope="session")

@@ -200,3 +200,14 @@ def test_groups_do_not_touch_each_other() -> None:
             token_advantages(r, mask, 3, calculation, baseline, 0.9, FLOOR)[:3] for r in (rewards, changed)
         )
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("calculation", list(AdvantageCalculation))
+def test_without_a_floor_rewards_are_centred_and_keep_their_scale(calculation: AdvantageCalculation) -> None:
+    rewards, mask = torch.randn(6, 5), torch.ones(6, 5)
+    arguments = (mask, 3, calculation, AdvantageBaseline.group, 0.9)
+    plain = token_advantages(rewards, *arguments, std_floor=None)
+    torch.testing.assert_close(token_advantages(7 * rewards, *arguments, std_floor=None), 7 * plain)
+    # The floor of a deviation that is 1 everywhere divides by nothing either.
+    huge = token_advantages(rewards, *arguments, std_floor=100.0)
+    torch.testing.assert_close(100 * huge, plain)

@@ -29,10 +29,19 @@ def group_statistics(values: Tensor, mask: Tensor, group_size: int) -> tuple[Ten
     return tuple(x[:, 0].repeat_interleave(group_size, dim=0) for x in (mean, variance.sqrt()))  # type: ignore[return-value]
 
 
-def normalize_in_group(values: Tensor, mask: Tensor, group_size: int, std_floor: float) -> Tensor:
-    """(B, T) values less the group's mean over its standard deviation; the floor keeps noise small."""
+def scale(std: Tensor, std_floor: float | None) -> Tensor:
+    """What centred values are divided by: the deviation, with a floor that keeps noise small; 1 without a floor.
+
+    Leaving the division out keeps easy and hard prompts on one scale, as in Dr. GRPO (Liu et al. 2025,
+    arXiv 2503.20783).
+    """
+    return torch.ones_like(std) if std_floor is None else std.clamp(min=std_floor)
+
+
+def normalize_in_group(values: Tensor, mask: Tensor, group_size: int, std_floor: float | None) -> Tensor:
+    """(B, T) values less the group's mean, over `scale` of its standard deviation."""
     mean, std = group_statistics(values, mask, group_size)
-    return (values - mean) / std.clamp(min=std_floor) * mask
+    return (values - mean) / scale(std, std_floor) * mask
 
 
 def subtract_position_mean(values: Tensor, mask: Tensor, group_size: int) -> Tensor:
@@ -56,7 +65,7 @@ def token_advantages(
     calculation: AdvantageCalculation,
     baseline: AdvantageBaseline,
     gamma: float,
-    std_floor: float,
+    std_floor: float | None,
 ) -> Tensor:
     """(B, T) advantages, 0 outside the mask.
 
@@ -66,13 +75,14 @@ def token_advantages(
     trace_mean  each trace's mean token reward, normalised over the group, at all its tokens
 
     With the baseline `position`, the group's mean at the same position is taken off the returns as well.
+    Without `std_floor` rewards are centred only.
     """
     rewards, mask = rewards.float(), mask.float()
     if calculation == AdvantageCalculation.trace_mean:
         means = (rewards * mask).sum(1) / mask.sum(1).clamp(min=1)
         grouped = means.view(-1, group_size)
         centred = grouped - grouped.mean(1, keepdim=True)
-        scaled = centred / grouped.std(1, correction=0, keepdim=True).clamp(min=std_floor)
+        scaled = centred / scale(grouped.std(1, correction=0, keepdim=True), std_floor)
         return scaled.reshape(-1, 1) * mask
     if calculation == AdvantageCalculation.grpo:
         centred = normalize_in_group(rewards, mask, group_size, std_floor)
@@ -80,7 +90,7 @@ def token_advantages(
         means = (rewards * mask).sum(1) / mask.sum(1).clamp(min=1)
         mean_of_others = means - leave_one_out(means, group_size)
         _, std = group_statistics(rewards, mask, group_size)
-        centred = (rewards - mean_of_others[:, None]) / std.clamp(min=std_floor) * mask
+        centred = (rewards - mean_of_others[:, None]) / scale(std, std_floor) * mask
     returns = discounted_returns(centred, mask, gamma)
     if baseline == AdvantageBaseline.position:
         return subtract_position_mean(returns, mask, group_size)

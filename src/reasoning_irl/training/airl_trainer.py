@@ -21,8 +21,9 @@ from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConf
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.eval.metrics import auroc, pearson
-from reasoning_irl.rewards.verifiable import watch_accuracy
+from reasoning_irl.rewards.verifiable import answer_reward
 from reasoning_irl.training.advantages import token_advantages
+from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.training.losses import token_policy_loss
@@ -83,15 +84,17 @@ class AIRLTrainer(GRPOTrainer):
         heldout: list[Record],
         config: RewardModelConfig,
         guard: GuardConfig,
+        completions: CompletionsLog,
         **kwargs: Any,
     ) -> None:
-        super().__init__(args=args, reward_funcs=[watch_accuracy], **kwargs)  # type: ignore[list-item]
+        super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)  # type: ignore[list-item]
         self.discriminator = discriminator
         self.experts = experts
         self.heldout = heldout
         self.config = config
         self.replay = ReplayBuffer(config.replay_buffer_size, args.seed)
         self.guard = CollapseGuard(guard)
+        self.completions = completions
         self.skip_policy_step = False
         self.add_callback(_SkipPolicyStep(self))
 
@@ -121,7 +124,7 @@ class AIRLTrainer(GRPOTrainer):
                 self.config.advantage_calculation,
                 self.config.advantage_baseline,
                 self.config.dense_gamma,
-                self.config.advantage_std_floor,
+                self.config.advantage_std_floor if self.config.normalize_advantages else None,
             ),
         }
         if "old_per_token_logps" in out:
@@ -129,6 +132,7 @@ class AIRLTrainer(GRPOTrainer):
         if "ref_per_token_logps" in out:
             out["ref_per_token_logps"] = self._reference_logps(tokens)
         self._watch_rewards(rewards, tokens)
+        self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, out["advantages"])
         return out
 
     def warm_up_discriminator(self, progress: Any) -> None:
@@ -314,7 +318,7 @@ class AIRLTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Metrics of library internals that this trainer replaces would mislead and are left out."""
         misleading = ("rewards/", "reward", "frac_reward_zero_std")
-        watched = self._metrics["train"].pop("rewards/watch_accuracy/mean", None)
+        watched = self._metrics["train"].pop("rewards/answer_reward/mean", None)
         for name in [n for n in self._metrics["train"] if n.startswith(misleading)]:
             del self._metrics["train"][name]
         if watched:

@@ -2,17 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import TaskType
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
-from trl import GRPOConfig
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config import schema
 from reasoning_irl.data.loading import load_annotated, load_train
@@ -21,21 +17,26 @@ from reasoning_irl.data.tokens import check_prompt_lengths
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, with_lora
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.training.airl_trainer import AIRLTrainer
+from reasoning_irl.training.arguments import callbacks, grpo_arguments, trainer_arguments
+from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool
+from reasoning_irl.training.grpo import VerifierTrainer
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
-from reasoning_irl.utils.progress import JsonlLog, TimeLimit
 from reasoning_irl.utils.run_folder import check_run_folder, newest_checkpoint, record_run
+from reasoning_irl.utils.wandb_run import check_login, wandb_run
 
-TRAIN_LOG, SECONDS_FILE = "train_log.jsonl", "seconds.json"
+COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 
 
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
+    check_login(config.wandb)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:
@@ -60,12 +61,13 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         reward_model.save(run_dir / "reward_model_initial")
         tokenizer.save_pretrained(run_dir / "reward_model_initial")
     updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
+    cpu_logprobs.install()
     trainer = AIRLTrainer(
         model=with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM),
-        args=_grpo_arguments(config),
+        args=grpo_arguments(config),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
-        callbacks=_callbacks(config),
+        callbacks=callbacks(config),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
         experts=ExpertPool(
             [*data.train, *data.heldout],
@@ -79,13 +81,14 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         heldout=data.heldout,
         config=config.model,
         guard=config.guard,
+        completions=_completions(config),
     )
     start = time.perf_counter()
     if checkpoint:
         trainer.load_discriminator_state(checkpoint)
     elif config.model.reward_warmup_steps:
         trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
-    with _wandb_run(config):
+    with wandb_run(config, "train", run_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     # What a baseline with the same wall time is given.
     (run_dir / SECONDS_FILE).write_text(json.dumps({"airl": round(time.perf_counter() - start, 1)}) + "\n")
@@ -95,6 +98,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 def train_sft(config: schema.SFTTrainConfig) -> Path:
     """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
+    check_login(config.wandb)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:
@@ -106,21 +110,57 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
     if config.warm_start.enabled:
         source = _warm_start(config, source, tokenizer, run_dir)
     model = with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM)
-    with _wandb_run(config):
+    with wandb_run(config, "train", run_dir):
         return run_sft(
             model,
             tokenizer,
             data.train,
             training.max_completion_length,
             run_dir,
-            _callbacks(config),
+            callbacks(config),
             resume_from=newest_checkpoint(run_dir) if training.resume else None,
-            **_trainer_arguments(config),
+            **trainer_arguments(config),
         )
 
 
+def train_grpo(config: schema.GRPOTrainConfig) -> Path:
+    """Runs GRPO on verifiable rewards and returns the last checkpoint's folder."""
+    training, run_dir = config.training, Path(config.training.output_dir)
+    check_login(config.wandb)
+    check_run_folder(run_dir, resume=training.resume)
+    data = load_train(config.dataset)
+    if not training.resume:
+        record_run(config, run_dir)
+    set_seed(config.seed)
+    source = policy_source(config.model, config.dataset.max_value, run_dir)
+    tokenizer = load_tokenizer(source)
+    check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
+    if config.warm_start.enabled:
+        source = _warm_start(config, source, tokenizer, run_dir)
+    cpu_logprobs.install()
+    trainer = VerifierTrainer(
+        model=with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM),
+        args=grpo_arguments(config, reward_weights=[config.verifier.answer_weight, config.verifier.format_weight]),
+        reward_funcs=[answer_reward, format_reward],
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
+        callbacks=callbacks(config),
+        completions=_completions(config),
+    )
+    with wandb_run(config, "train", run_dir):
+        trainer.train(resume_from_checkpoint=str(newest_checkpoint(run_dir)) if training.resume else None)
+    return newest_checkpoint(run_dir)
+
+
+def _completions(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> CompletionsLog:
+    training = config.training
+    return CompletionsLog(
+        Path(training.output_dir) / COMPLETIONS_FILE, training.completions_steps, training.n_completions
+    )
+
+
 def _warm_start(
-    config: schema.IRLTrainConfig | schema.SFTTrainConfig,
+    config: schema.TrainConfig,
     source: str,
     tokenizer: PreTrainedTokenizerBase,
     run_dir: Path,
@@ -154,52 +194,6 @@ def _warm_start(
     return str(folder)
 
 
-def _trainer_arguments(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> dict[str, Any]:
-    """What SFTConfig and GRPOConfig share; the keys have the libraries' own names."""
-    training = config.training
-    return {
-        "max_steps": training.max_steps,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_scheduler_type.value,
-        "warmup_steps": int(training.warmup_ratio * training.max_steps),
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "logging_steps": training.logging_steps,
-        "save_steps": training.save_steps,
-        "report_to": "none" if config.wandb.mode == schema.WandbMode.disabled else "wandb",
-        "seed": config.seed,
-        "adam_beta2": training.adam_beta2,
-        "gradient_checkpointing": training.gradient_checkpointing,
-    }
-
-
-def _grpo_arguments(config: schema.IRLTrainConfig) -> GRPOConfig:
-    training = config.training
-    cpu_logprobs.install()
-    return GRPOConfig(
-        output_dir=training.output_dir,
-        bf16=torch.cuda.is_available(),
-        num_generations=training.num_generations,
-        num_iterations=training.num_iterations,
-        max_completion_length=training.max_completion_length,
-        temperature=training.temperature,
-        top_p=training.top_p,
-        epsilon=training.clip_epsilon,
-        beta=training.beta,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        **_trainer_arguments(config),
-    )
-
-
-def _callbacks(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [JsonlLog(Path(config.training.output_dir) / TRAIN_LOG)]
-    if config.training.max_seconds is not None:
-        callbacks.append(TimeLimit(config.training.max_seconds))
-    return callbacks
-
-
 def _require_same_tokens(tokenizer: PreTrainedTokenizerBase, reward_source: str) -> None:
     """Token rewards are used position by position, so both models must split text alike."""
     other = load_tokenizer(reward_source)
@@ -212,23 +206,3 @@ def _require_same_tokens(tokenizer: PreTrainedTokenizerBase, reward_source: str)
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _wandb_run(config: schema.IRLTrainConfig | schema.SFTTrainConfig) -> Iterator[None]:
-    """A W&B run with the resolved config around the training, where wandb.mode asks for one."""
-    if config.wandb.mode == schema.WandbMode.disabled:
-        yield
-        return
-    import wandb
-    from omegaconf import OmegaConf
-
-    resolved = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    with wandb.init(
-        project=config.wandb.project,
-        name=config.wandb.run_name,
-        mode=config.wandb.mode.value,  # type: ignore[arg-type]
-        dir=config.training.output_dir,
-        config=resolved,  # type: ignore[arg-type]
-    ):
-        yield

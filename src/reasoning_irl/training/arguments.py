@@ -1,0 +1,64 @@
+"""From the checked config to the arguments of TRL's trainers; keys carry the libraries' names where they have one."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOConfig
+
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, TrainConfig, WandbMode
+from reasoning_irl.utils.progress import JsonlLog, TimeLimit
+from reasoning_irl.utils.wandb_run import wandb_mode
+
+TRAIN_LOG = "train_log.jsonl"
+
+
+def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
+    """What SFTConfig and GRPOConfig share."""
+    training = config.training
+    return {
+        "max_steps": training.max_steps,
+        "optim": training.optim.value,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type.value,
+        "warmup_steps": int(training.warmup_ratio * training.max_steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "logging_steps": training.logging_steps,
+        "save_steps": training.save_steps,
+        "report_to": "none" if wandb_mode(config.wandb) == WandbMode.disabled else "wandb",
+        "seed": config.seed,
+        "adam_beta2": training.adam_beta2,
+        "gradient_checkpointing": training.gradient_checkpointing,
+    }
+
+
+def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRPOConfig:
+    """The arguments of a trainer that samples groups; `more` are further ones of GRPOConfig."""
+    training = config.training
+    return GRPOConfig(
+        output_dir=training.output_dir,
+        bf16=torch.cuda.is_available(),
+        num_generations=training.num_generations,
+        num_iterations=training.num_iterations,
+        max_completion_length=training.max_completion_length,
+        temperature=training.temperature,
+        top_p=training.top_p,
+        epsilon=training.clip_epsilon,
+        beta=training.beta,
+        use_vllm=config.model.fast_inference,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **trainer_arguments(config),
+        **more,
+    )
+
+
+def callbacks(config: TrainConfig) -> list[TrainerCallback]:
+    """The local log of every step, and the time limit where there is one."""
+    chosen: list[TrainerCallback] = [JsonlLog(Path(config.training.output_dir) / TRAIN_LOG)]
+    if config.training.max_seconds is not None:
+        chosen.append(TimeLimit(config.training.max_seconds))
+    return chosen

@@ -1,0 +1,70 @@
+"""A few of the policy's samples with their token rewards, every so many steps: a local file, and a W&B table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.eval.pieces import decode, token_pieces
+from reasoning_irl.utils.wandb_run import log_table
+
+
+class CompletionsLog:
+    """Appends samples to a JSON lines file; W&B gets the same rows."""
+
+    def __init__(self, path: Path, every: int, n: int) -> None:
+        self._path = path
+        self._every = every
+        self._n = n
+
+    def write(
+        self,
+        step: int,
+        tokenizer: PreTrainedTokenizerBase,
+        batch: TokenBatch,
+        token_rewards: Tensor | None,  # (B, T)
+        advantages: Tensor,  # (B, T), or (B,) where all tokens of a trace share one
+    ) -> None:
+        """Writes down the first rows of a batch where this step is one of those to be logged."""
+        if self._n == 0 or step % self._every:
+            return
+        rows = completion_rows(step, tokenizer, batch[: self._n], token_rewards, advantages)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        # A table's cell holds no list of numbers per token: they are written as text.
+        log_table("completions", [{**row, **_as_text(row)} for row in rows], step)
+
+
+def completion_rows(
+    step: int,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: TokenBatch,
+    token_rewards: Tensor | None,
+    advantages: Tensor,
+) -> list[dict[str, Any]]:
+    """One row a sequence: prompt, completion, its tokens with reward and advantage, and the mean reward."""
+    rows = []
+    for i, sequence in enumerate(batch.sequences()):
+        length = len(sequence.completion_ids)
+        rewards = None if token_rewards is None else token_rewards[i, :length].tolist()
+        rows.append(
+            {
+                "step": step,
+                "prompt": decode(tokenizer, sequence.prompt_ids),
+                "completion": decode(tokenizer, sequence.completion_ids),
+                "reward": None if rewards is None else sum(rewards) / max(length, 1),
+                "tokens": token_pieces(tokenizer, sequence.completion_ids),
+                "token_rewards": None if rewards is None else [round(value, 4) for value in rewards],
+                "advantages": [round(value, 4) for value in advantages[i].expand(length).tolist()]
+                if advantages.dim() == 1
+                else [round(value, 4) for value in advantages[i, :length].tolist()],
+            }
+        )
+    return rows
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(row[key], ensure_ascii=False) for key in ("tokens", "token_rewards", "advantages")}

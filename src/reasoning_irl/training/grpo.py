@@ -1,0 +1,30 @@
+"""GRPO on verifiable rewards, the baseline that is shown the answer key: TRL's trainer, with samples written down."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+from trl import GRPOConfig, GRPOTrainer
+
+from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.training.completions import CompletionsLog
+
+
+class VerifierTrainer(GRPOTrainer):
+    """GRPOTrainer whose samples go to a completions log, as those of AIRL do."""
+
+    model: PreTrainedModel
+    args: GRPOConfig
+
+    _tag_names = ["grpo", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
+
+    def __init__(self, *, completions: CompletionsLog, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.completions = completions
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        out = super()._generate_and_score_completions(inputs)
+        if self.model.training:
+            batch = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
+            step = self.state.global_step + 1
+            self.completions.write(step, self._tokenizer, batch, token_rewards=None, advantages=out["advantages"])
+        return out

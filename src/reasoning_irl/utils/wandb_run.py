@@ -1,0 +1,81 @@
+"""Weights & Biases around a job, where `wandb.mode` asks for it. Everything that goes there is in local files too."""
+
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig, TrainConfig, WandbConfig, WandbMode
+from reasoning_irl.utils.errors import UserError
+
+
+def wandb_mode(config: WandbConfig) -> WandbMode:
+    """The mode that holds: the environment's WANDB_MODE, as everywhere with W&B, before the config's."""
+    named = os.environ.get("WANDB_MODE")
+    try:
+        return WandbMode(named) if named else config.mode
+    except ValueError:
+        choices = " or ".join(WandbMode)
+        raise UserError(f"WANDB_MODE={named} in the environment is no mode: set it to {choices}, or unset it") from None
+
+
+def check_login(config: WandbConfig) -> None:
+    """Raises UserError where runs are to go online and nobody is logged in, before hours are spent."""
+    if wandb_mode(config) != WandbMode.online or os.environ.get("WANDB_API_KEY"):
+        return
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    hosts = netrc.netrc(path).hosts if path.is_file() else {}
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].partition("/")[0]
+    if server not in hosts:
+        raise UserError(
+            f"wandb.mode=online, but nobody is logged in to {server}: run `wandb login`, or set wandb.mode=offline "
+            "(kept on disk for `wandb sync`) or wandb.mode=disabled"
+        )
+
+
+@contextmanager
+def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, folder: Path) -> Iterator[Any]:
+    """A W&B run with the resolved config of a job around what is inside; None where W&B is disabled.
+
+    The run's own files go under `folder`.
+    """
+    mode = wandb_mode(config.wandb)
+    if mode == WandbMode.disabled:
+        yield None
+        return
+    import wandb
+
+    resolved = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    with wandb.init(
+        entity=config.wandb.entity,
+        project=config.wandb.project,
+        group=config.wandb.group,
+        name=config.wandb.run_name,
+        tags=config.wandb.tags,
+        job_type=job_type,
+        mode=mode.value,
+        dir=folder,
+        config=resolved,  # type: ignore[arg-type]
+    ) as run:
+        yield run
+
+
+def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+    """Rows with equal keys as a W&B table, where a run is open."""
+    import wandb
+
+    if wandb.run is not None and rows:
+        columns = list(rows[0])
+        table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+        wandb.log({name: table, "train/global_step": step})
+
+
+def log_evaluation(config: EvalConfig | IRLEvalConfig, job_type: str, metrics: Mapping[str, Any]) -> None:
+    """An evaluation's flat metrics as the summary of a W&B run of its own; those that are undefined are left out."""
+    with wandb_run(config, job_type, Path(config.output_dir)) as run:
+        if run is not None:
+            run.summary.update({key: value for key, value in metrics.items() if value is not None})
