@@ -225,6 +225,7 @@ def test_a_value_out_of_range_names_the_key_and_the_range(key: str, value: str, 
         (["model.load_in_4bit=true"], ["model.load_in_4bit", "model.policy_lora.rank"]),
         (["model.load_in_4bit=true", "model.policy_lora.rank=8"], ["model.reward_lora.rank"]),
         (["model.policy_name=./nowhere"], ["model.policy_name"]),
+        (["model.checkpoint=outputs/nowhere"], ["model.checkpoint", "outputs/nowhere"]),
         (["dataset.path=some.jsonl"], ["dataset.path"]),
         (["model.checkpoint=./nowhere"], ["model.checkpoint", "./nowhere"]),
         (["model.reward_name=./nowhere"], ["model.reward_name"]),
@@ -271,6 +272,21 @@ def test_a_mistake_on_the_command_line_is_one_line_and_code_2(override: str, say
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config-path=configs/llama3b", "--config-name=3B_1B_config_irl_train", "variant=foo"], "variant from"),
+        (["--config-path=configs/llama3b", "--config-name=nowhere"], "there is no config nowhere"),
+        (["--config-path=configs/nowhere", "--config-name=x"], "--config-path"),
+    ],
+)
+def test_a_config_that_is_not_there_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = run_python(str(ROOT / "irl_train.py"), *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
 
 
 def test_the_whole_trace_is_shown_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -67,11 +67,24 @@ def _one_line(*expected: type) -> Iterator[None]:
 def explain(error: Exception, *expected: type) -> str:
     """One line for an error of composition: the key, what it may be, and the nearest key there is."""
     for cause in _chain(error):
+        if isinstance(cause, MissingConfigException):
+            return _missing_config(cause)
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
             return f"there is no key {cause.full_key}{_nearest(cause.full_key, *expected)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
     return _first_line(str(error))
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    """A choice of a group, or a whole config, that there is not: what there is instead."""
+    name = error.missing_cfg_file
+    if name is None:
+        return f"{_first_line(str(error))} Give --config-path a folder such as configs/llama3b"
+    if error.options:
+        group, _, choice = str(name).rpartition("/")
+        return f"{group}={choice} does not exist: choose {group} from {', '.join(error.options)}"
+    return f"there is no config {name}: give --config-name a file of the folder that --config-path names, without .yaml"
 
 
 def _nearest(key: str, *expected: type) -> str:

@@ -153,6 +153,11 @@ def _check_model(config: schema.TrainConfig) -> None:
     if names["policy_name"] == "embedded":
         del names["policy_name"]
     for key, name in names.items():
-        looks_local = name is not None and (name.startswith((".", "/", "~")) or name.count("/") != 1)
-        if name is not None and looks_local and not Path(name).is_dir():
+        if name is not None and _looks_local(name) and not Path(name).is_dir():
             raise ConfigError(f"model.{key}={name} does not exist: give a model folder, or a hub name (owner/name)")
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a model's name cannot be owner/name of the hub."""
+    owner, slash, rest = name.partition("/")
+    return owner in ("", ".", "..", "~", "outputs") or not slash or "/" in rest or Path(owner).is_dir()
