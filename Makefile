@@ -5,8 +5,9 @@ SEEDS ?= 0 1 2
 # Stamps hold the time of the newest install; pip runs again only when the pins change.
 READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
+UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds smollm2 figures test lint
+.PHONY: help quickstart quickstart-seeds smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,8 +27,11 @@ figures: $(READY) ## draw the pictures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
 test: $(READY) ## run the tests, quick ones first
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not unsloth"
 	@$(BIN)/python -m pytest -m slow
+
+test-unsloth: $(UNSLOTH_READY) ## run the tests of Unsloth and 4-bit weights, on a CPU
+	@$(BIN)/python -m pytest -m unsloth tests/unsloth
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
@@ -36,6 +40,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(UNSLOTH_READY): requirements-unsloth.txt $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-unsloth.txt
 	@touch $@
 
 $(GGUF_READY): $(READY)

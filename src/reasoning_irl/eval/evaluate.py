@@ -54,7 +54,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     source = config.policy_path or str(newest_checkpoint(run_dir))
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
-    policy = on_best_device(load_policy(source))
+    policy = on_best_device(load_policy(source, config.sampling.load_in_4bit, frozen=True))
     set_seed(config.seed)
     sampling_started = time.perf_counter()
     samples = sample(policy, tokenizer, records, config.sampling, progress_bar("sampling"))

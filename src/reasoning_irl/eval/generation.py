@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
+from reasoning_irl.models.logprobs import token_logps
 
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
 Module = TypeVar("Module", bound=nn.Module)
@@ -54,17 +55,8 @@ def sample(
 
 @torch.no_grad()
 def token_logprobs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """(B, T) log-probability of each completion token, 0 on padding."""
-    width = batch.completion_ids.size(1)
-    logits = model(
-        input_ids=batch.input_ids.to(model.device),
-        attention_mask=batch.attention_mask.to(model.device),
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, :-1]
-    logps = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logps.gather(-1, batch.completion_ids.to(model.device)[..., None])[..., 0]
-    return chosen * batch.completion_mask.to(model.device)
+    """(B, T) log-probability of each completion token, 0 on padding; the batch is on the model's device."""
+    return token_logps(model, batch)[0] * batch.completion_mask
 
 
 def score_by_length(

@@ -147,7 +147,7 @@ def _score_all(
     def rewards(folder: Path | None, name: str) -> TokenValues | None:
         if folder is None:
             return None
-        model = on_best_device(load_reward_model(folder, tokenizer))
+        model = on_best_device(load_reward_model(folder, tokenizer, config.model.load_in_4bit))
         size, bar = config.eval.batch_size, progress_bar(name)
         return score_by_length(sequences, model.rewards, tokenizer.pad_token_id, size, bar, model.device)
 
@@ -158,7 +158,7 @@ def _score_all(
     if unknown and sources.policy is not None and load_tokenizer(sources.policy).get_vocab() != tokenizer.get_vocab():
         logger.warning("no log-probability baseline: policy %s has another vocabulary", sources.policy)
     elif unknown and sources.policy is not None:
-        policy = on_best_device(load_policy(sources.policy).eval())
+        policy = on_best_device(load_policy(sources.policy, config.model.load_in_4bit, frozen=True).eval())
         computed = score_by_length(
             [sequences[at] for at in unknown],
             lambda batch: token_logprobs(policy, batch),

@@ -4,12 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM, LoraConfig, TaskType, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from peft import (
+    AutoPeftModelForCausalLM,
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from reasoning_irl.config import schema
 from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.run_folder import CONFIG_FILE, newest_checkpoint
 
 # The seven projections that carry an adapter in the published configuration.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -18,7 +32,8 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> str:
     """The folder or hub name that the policy starts from; builds the embedded model's folder where it is asked for."""
     if model.checkpoint:
-        return model.checkpoint
+        folder = Path(model.checkpoint)
+        return str(newest_checkpoint(folder)) if (folder / CONFIG_FILE).is_file() else model.checkpoint
     if model.policy_name != "embedded":
         return model.policy_name
     folder = run_dir / "embedded"
@@ -31,7 +46,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(_no_model(name, error)) from error
+        raise UserError(no_model(name, error)) from error
     if tokenizer.chat_template is None:
         raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
     if tokenizer.pad_token is None:
@@ -39,30 +54,124 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(name: str) -> PreTrainedModel:
-    """A causal language model in float32; the folder of an adapter is loaded with its base."""
-    is_adapter = (Path(name) / "adapter_config.json").is_file()
-    auto = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
+def is_adapter(name: str | Path) -> bool:
+    return (Path(name) / "adapter_config.json").is_file()
+
+
+def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
+    """How weights come into memory: arguments of `from_pretrained`.
+
+    Weights that are trained stay in float32; frozen ones are bfloat16 on a GPU, or 4 bits (NF4 with double
+    quantisation, Dettmers et al. 2023, arXiv 2305.14314).
+    """
+    dtype = torch.bfloat16 if frozen and torch.cuda.is_available() else torch.float32
+    if not in_4bit:
+        return {"dtype": dtype}
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # Also names the scalar head of a reward model: it is new, and is trained.
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
+    device = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    return {"dtype": dtype, "quantization_config": quantization, "device_map": device}
+
+
+def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTrainedModel:
+    """A causal language model; the folder of an adapter is loaded with its base.
+
+    Raises UserError, in one line, where there is no such model or it is none.
+    """
+    auto = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
     try:
-        model = auto.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise UserError(_no_model(name, error)) from error
-    if is_adapter:
-        # A fresh adapter may follow; the old one becomes part of the weights.
-        merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
-        return merged
+        model: Any = auto.from_pretrained(name, **weights(in_4bit, frozen))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(no_model(name, error)) from error
+    if is_adapter(name) and not in_4bit:
+        # A fresh adapter may follow; the old one becomes part of the weights, which 4 bits cannot hold.
+        return model.merge_and_unload()
     return model
 
 
-def with_lora(model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType) -> PreTrainedModel:
+def trainable_policy(
+    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool
+) -> PreTrainedModel:
+    """The policy with an adapter to train, or with all weights trainable at rank 0.
+
+    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An adapter on 4-bit weights is trained on
+    as it is; its rank must be the one asked for.
+    """
+    if model.backend == schema.Backend.unsloth:
+        return _unsloth_policy(model, source, max_length, gradient_checkpointing)
+    policy = load_policy(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
+    return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM, gradient_checkpointing)
+
+
+def with_lora(
+    model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType, gradient_checkpointing: bool = False
+) -> PreTrainedModel:
     """The model with an adapter on its projections; rank 0 leaves it as it is, all weights trainable."""
     if lora.rank == 0:
         return model
+    if isinstance(model, PeftModel):
+        return _continued(model, lora)
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task)
     adapted: Any = get_peft_model(model, config)  # has the interface of the model it wraps
     return adapted
 
 
-def _no_model(name: str, error: Exception) -> str:
+def _continued(model: PeftModel, lora: schema.LoraConfig) -> Any:
+    """An adapter that was loaded on 4-bit weights, trainable again."""
+    config: Any = model.peft_config["default"]
+    if config.r != lora.rank:
+        raise UserError(
+            f"the checkpoint's adapter has rank {config.r}, and on 4-bit weights it cannot be merged: "
+            f"set model.policy_lora.rank={config.r}, or model.load_in_4bit=false"
+        )
+    model.set_adapter("default")
+    return model
+
+
+def _unsloth_policy(
+    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool
+) -> PreTrainedModel:
+    from unsloth import FastLanguageModel
+
+    lora = model.policy_lora
+    try:
+        policy, _ = FastLanguageModel.from_pretrained(
+            source,
+            max_seq_length=max_length,
+            load_in_4bit=model.load_in_4bit,
+            full_finetuning=lora.rank == 0,
+            fast_inference=model.fast_inference,
+            max_lora_rank=max(lora.rank, 1),
+            use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
+            dtype=None if torch.cuda.is_available() else torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(no_model(source, error)) from error
+    if lora.rank == 0:
+        return policy
+    if isinstance(policy, PeftModel):
+        return _continued(policy, lora)
+    adapted: PreTrainedModel = FastLanguageModel.get_peft_model(
+        policy,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=LORA_TARGETS,
+        use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
+    )
+    return adapted
+
+
+def no_model(name: str, error: Exception) -> str:
+    """One line for a model that does not load."""
     first_line = str(error).strip().splitlines()[0]
+    if "gated" in str(error).lower():
+        return f"{name} is gated: accept its licence on its hub page and run `hf auth login`, or give a local folder"
     return f"cannot load {name}: {first_line} Give the folder of a model, or a hub name you have access to."

@@ -30,6 +30,7 @@ from transformers import (
 
 from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.models.loading import no_model, weights
 from reasoning_irl.rewards.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.utils.errors import UserError
 
@@ -169,13 +170,18 @@ def _pick(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids[..., None])[..., 0]
 
 
-def build_reward_model(name: str, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
-    """A fresh reward model on a causal language model's weights.
+def build_reward_model(
+    name: str, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase, in_4bit: bool = False, frozen: bool = False
+) -> RewardModel:
+    """A fresh reward model on a causal language model's weights; `frozen` ones get an adapter later.
 
     The scalar head starts at zero beside the likelihood; alone it starts small, as from zero it would pass no
     gradient to the backbone.
     """
-    backbone = AutoModelForTokenClassification.from_pretrained(name, num_labels=1, dtype=torch.float32)
+    try:
+        backbone = AutoModelForTokenClassification.from_pretrained(name, num_labels=1, **weights(in_4bit, frozen))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(no_model(name, error)) from error
     _without_dropout(backbone)
     nn.init.normal_(backbone.score.weight, std=0.02 if spec.head == RewardHead.plain else 0.0)
     if backbone.score.bias is not None:
@@ -184,7 +190,7 @@ def build_reward_model(name: str, spec: RewardSpec, tokenizer: PreTrainedTokeniz
     return RewardModel(backbone, likelihood, spec, _step_kinds(tokenizer))
 
 
-def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
+def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase, in_4bit: bool = False) -> RewardModel:
     """A saved reward model, ready to score or to learn on. Raises UserError when the folder holds none."""
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
@@ -195,7 +201,7 @@ def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Rewar
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run goes on learning.
         backbone = AutoPeftModelForTokenClassification.from_pretrained(
-            folder, is_trainable=True, num_labels=1, dtype=torch.float32
+            folder, is_trainable=True, num_labels=1, **weights(in_4bit, frozen=True)
         )
     else:
         backbone = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)

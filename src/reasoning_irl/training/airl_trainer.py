@@ -21,6 +21,7 @@ from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConf
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.eval.metrics import auroc, pearson
+from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.rewards.verifiable import answer_reward
 from reasoning_irl.training.advantages import token_advantages
 from reasoning_irl.training.completions import CompletionsLog
@@ -101,8 +102,9 @@ class AIRLTrainer(GRPOTrainer):
     # ---- the alternation
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        is_training = self.model.training  # asked first: sampling may leave the model in another mode
         out = super()._generate_and_score_completions(inputs)
-        if not self.model.training:
+        if not is_training:
             return out
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
         self._watch_heldout(rollouts)
@@ -196,15 +198,10 @@ class AIRLTrainer(GRPOTrainer):
     def _logps(self, tokens: TokenBatch, model: torch.nn.Module | None = None) -> Tensor:
         """(B, T) log-probabilities of the completion tokens under the policy (or another model)."""
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
+        size = self.args.per_device_train_batch_size
+        parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         with disable_gradient_checkpointing(self.model, checkpointing):
-            logps, _, _ = self._get_per_token_logps_and_entropies(
-                model or self.model,
-                tokens.input_ids,
-                tokens.attention_mask,
-                tokens.completion_ids.size(1),
-                batch_size=self.args.per_device_train_batch_size,
-            )
-        return logps
+            return torch.cat([token_logps(model or self.model, part, self.temperature)[0] for part in parts])
 
     def _reference_logps(self, tokens: TokenBatch) -> Tensor:
         if self.ref_model is not None:
@@ -216,13 +213,8 @@ class AIRLTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         mask = inputs["completion_mask"]
-        logps, entropies, _ = self._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-            torch.cat([inputs["prompt_mask"], mask], dim=1),
-            inputs["completion_ids"].size(1),
-            compute_entropy=True,
-        )
+        tokens = TokenBatch(inputs["prompt_ids"], inputs["prompt_mask"], inputs["completion_ids"], mask)
+        logps, entropies = token_logps(model, tokens, self.temperature)
         old_logps = inputs.get("old_per_token_logps")
         terms = token_policy_loss(
             logps,

@@ -8,14 +8,14 @@ import torch
 from datasets import Dataset
 from peft import TaskType
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config import schema
 from reasoning_irl.data.loading import load_annotated, load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import check_prompt_lengths
 from reasoning_irl.models import cpu_logprobs
-from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, with_lora
+from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.training.airl_trainer import AIRLTrainer
@@ -51,19 +51,22 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 
     spec = RewardSpec(config.model.reward_head, config.model.reward_granularity, config.model.reward_interval)
     if checkpoint:
-        reward_model = load_reward_model(checkpoint / "reward_model", tokenizer)
+        reward_model = load_reward_model(checkpoint / "reward_model", tokenizer, config.model.load_in_4bit)
     else:
         reward_source = config.model.reward_name or source
         _require_same_tokens(tokenizer, reward_source)
-        reward_model = build_reward_model(reward_source, spec, tokenizer)
-        reward_model.backbone = with_lora(reward_model.backbone, config.model.reward_lora, TaskType.TOKEN_CLS)
+        lora = config.model.reward_lora
+        reward_model = build_reward_model(
+            reward_source, spec, tokenizer, config.model.load_in_4bit, frozen=lora.rank > 0
+        )
+        reward_model.backbone = with_lora(reward_model.backbone, lora, TaskType.TOKEN_CLS)
         # Kept as a baseline: what the reward is worth before it has learnt anything.
         reward_model.save(run_dir / "reward_model_initial")
         tokenizer.save_pretrained(run_dir / "reward_model_initial")
     updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
     cpu_logprobs.install()
     trainer = AIRLTrainer(
-        model=with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM),
+        model=_policy(config, source),
         args=grpo_arguments(config),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
@@ -109,7 +112,7 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
     check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
     if config.warm_start.enabled:
         source = _warm_start(config, source, tokenizer, run_dir)
-    model = with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM)
+    model = _policy(config, source)
     with wandb_run(config, "train", run_dir):
         return run_sft(
             model,
@@ -139,7 +142,7 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
         source = _warm_start(config, source, tokenizer, run_dir)
     cpu_logprobs.install()
     trainer = VerifierTrainer(
-        model=with_lora(load_policy(source), config.model.policy_lora, TaskType.CAUSAL_LM),
+        model=_policy(config, source),
         args=grpo_arguments(config, reward_weights=[config.verifier.answer_weight, config.verifier.format_weight]),
         reward_funcs=[answer_reward, format_reward],
         processing_class=tokenizer,
@@ -150,6 +153,12 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     with wandb_run(config, "train", run_dir):
         trainer.train(resume_from_checkpoint=str(newest_checkpoint(run_dir)) if training.resume else None)
     return newest_checkpoint(run_dir)
+
+
+def _policy(config: schema.TrainConfig, source: str) -> PreTrainedModel:
+    training = config.training
+    length = training.max_prompt_length + training.max_completion_length
+    return trainable_policy(config.model, source, length, training.gradient_checkpointing)
 
 
 def _completions(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> CompletionsLog:

@@ -16,7 +16,7 @@ def run_training(config: TrainConfig) -> Path:
     """Trains as `config.algorithm` says and returns the last checkpoint's folder."""
     run_dir = config.training.output_dir
     print(f"{NAMES[config.algorithm]}: {config.model.policy_name} on {config.dataset.name}, into {run_dir}")
-    prepare_backend(config.model)  # before anything imports transformers
+    prepare_backend(config)  # before anything imports transformers
     from reasoning_irl.training.jobs import train_airl, train_grpo, train_sft
 
     if isinstance(config, IRLTrainConfig):

@@ -1,0 +1,47 @@
+"""What a config needs installed, checked before anything heavy loads, and Unsloth's turn to be imported first."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+
+from reasoning_irl.config.schema import Backend, Optimizer, TrainConfig
+from reasoning_irl.utils.errors import UserError
+
+
+def prepare_backend(config: TrainConfig) -> None:
+    """Readies this process for a training job. Raises UserError where a package or the GPU it asks for is missing.
+
+    Call it before transformers or TRL are imported: Unsloth replaces parts of both.
+    """
+    model = config.model
+    if model.backend == Backend.unsloth:
+        _require("unsloth", "model.backend=unsloth", "model.backend=transformers")
+    if model.load_in_4bit:
+        _require("bitsandbytes", "model.load_in_4bit=true", "model.load_in_4bit=false")
+    if model.fast_inference:
+        _require_gpu("model.fast_inference=true samples with vLLM", "model.fast_inference=false")
+        _require("vllm", "model.fast_inference=true", "model.fast_inference=false")
+    if config.training.optim != Optimizer.adamw_torch:
+        _require_gpu(f"training.optim={config.training.optim}", "training.optim=adamw_torch")
+        _require("bitsandbytes", f"training.optim={config.training.optim}", "training.optim=adamw_torch")
+    if model.backend == Backend.unsloth:
+        # Unsloth writes generated code into the working directory otherwise, where parallel jobs meet.
+        if "UNSLOTH_COMPILE_LOCATION" not in os.environ:
+            folder = tempfile.mkdtemp(prefix="unsloth_")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            os.environ["UNSLOTH_COMPILE_LOCATION"] = folder
+        import unsloth  # noqa: F401
+
+
+def _require(package: str, asked_by: str, instead: str) -> None:
+    if find_spec(package) is None:
+        raise UserError(f"{asked_by} needs the package {package}: install it (see environment.yaml), or set {instead}")
+
+
+def _require_gpu(asked_by: str, instead: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"{asked_by}, which needs a GPU, and there is none: set {instead}, or scale=smoke to rehearse")

@@ -1,0 +1,46 @@
+"""Log-probabilities of completion tokens, with gradients: the same numbers whoever loaded the model.
+
+The libraries' own versions differ (fused kernels that need a GPU, rows packed to the left, no gradients), and a
+policy loss on (B, T) advantages needs column t to be completion token t.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from reasoning_irl.data.tokens import TokenBatch
+
+# Elements of float32 log-probabilities held at once; more are worked off in parts and computed anew for the gradient.
+MAX_ELEMENTS = 2**26
+
+
+def token_logps(
+    model: nn.Module, tokens: TokenBatch, temperature: float = 1.0, max_elements: int = MAX_ELEMENTS
+) -> tuple[Tensor, Tensor]:
+    """(B, T) log p(y_t | x, y_<t) of softmax(logits / temperature), and (B, T) entropies in nats, without gradient.
+
+    Values on padding mean nothing.
+    """
+    width = tokens.completion_ids.size(1)
+    output: Any = model(
+        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, logits_to_keep=width + 1, use_cache=False
+    )
+    logits = output.logits[:, -width - 1 : -1]  # (B, T, V)
+    rows = max(1, max_elements // (width * logits.size(-1)))
+    parts = []
+    for start in range(0, len(tokens), rows):
+        arguments = (logits[start : start + rows], tokens.completion_ids[start : start + rows], temperature)
+        in_parts = torch.is_grad_enabled() and rows < len(tokens)
+        parts.append(checkpoint(_of_logits, *arguments, use_reentrant=False) if in_parts else _of_logits(*arguments))
+    logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logps, entropies
+
+
+def _of_logits(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    all_logps = torch.log_softmax(logits.float() / temperature, dim=-1)
+    chosen = all_logps.gather(-1, ids[..., None])[..., 0]
+    with torch.no_grad():
+        entropies = -(all_logps.exp() * all_logps).sum(-1)
+    return chosen, entropies

@@ -1,0 +1,49 @@
+"""What a config needs installed is known before anything heavy loads."""
+
+import importlib.util
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from reasoning_irl.config.schema import IRLTrainConfig
+from reasoning_irl.models import backend
+from reasoning_irl.models.backend import prepare_backend
+from reasoning_irl.utils.errors import UserError
+
+LORA = ["model.policy_lora.rank=4", "model.reward_lora.rank=4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "missing", "says"),
+    [
+        (["model.backend=unsloth"], "unsloth", "model.backend=transformers"),
+        (["model.load_in_4bit=true", *LORA], "bitsandbytes", "model.load_in_4bit=false"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_way_out(
+    overrides: list[str],
+    missing: str,
+    says: str,
+    tiny_config: Callable[..., IRLTrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(backend, "find_spec", lambda name: None if name == missing else real(name))
+    with pytest.raises(UserError) as caught:
+        prepare_backend(tiny_config(overrides))
+    assert missing in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+@pytest.mark.parametrize("override", ["model.fast_inference=true", "training.optim=paged_adamw_8bit"])
+def test_what_needs_a_gpu_is_refused_on_a_cpu(override: str, tiny_config: Callable[..., IRLTrainConfig]) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare_backend(tiny_config([override]))
+    assert override in str(caught.value)
+    assert "scale=smoke" in str(caught.value)
+
+
+def test_the_embedded_default_needs_nothing(tiny_config: Callable[..., IRLTrainConfig]) -> None:
+    prepare_backend(tiny_config())
