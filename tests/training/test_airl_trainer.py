@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
+from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import TokenBatch
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
+from reasoning_irl.eval.pieces import spans_of, token_pieces
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.training import jobs
 from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
 from reasoning_irl.utils.errors import UserError
+from tests.conftest import compose_tiny
+from tests.data.test_alignment import byte_level
 
 SMALL = [
     "warm_start.enabled=false",
@@ -179,6 +183,64 @@ def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.Mo
         assert len(group) == 5
         assert any(text.endswith("</answer>") for text in group)  # an untrained policy closes none
     assert int(inputs["num_items_in_batch"]) == int(inputs["completion_mask"].sum())
+
+
+@pytest.fixture
+def other_family(tmp_path: Path) -> Path:
+    """The folder of a small Llama with another tokenizer than the embedded one: bytes, and few merges."""
+    tokenizer, folder = byte_level(300), tmp_path / "other"
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True, **sizes
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_reward_model_of_another_family_rewards_the_characters_that_the_policy_wrote(
+    run: Run, other_family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: rewards used position by position though both models split text differently."""
+    seen = captured(monkeypatch)
+    checkpoint = run(
+        "two_families",
+        f"model.reward_name={other_family}",
+        "model.reward_updates_per_policy_step=0",
+        "model.reward_warmup_steps=0",
+        "model.dense_gamma=0",
+        "model.advantage_baseline=group",
+        "model.normalize_advantages=false",
+        "training.max_steps=1",
+        "training.save_steps=1",
+    )
+    policy, reward = (AutoTokenizer.from_pretrained(f) for f in (checkpoint, checkpoint / "reward_model"))
+    assert reward.get_vocab() == AutoTokenizer.from_pretrained(other_family).get_vocab() != policy.get_vocab()
+    model = load_reward_model(checkpoint / "reward_model", reward)
+    (inputs,) = seen
+    records = {encode_prompt(policy, r.prompt): r for r in load_train(compose_tiny().dataset).train}
+    rollouts = TokenBatch(*(inputs[f"{part}_{kind}"] for part in ("prompt", "completion") for kind in ("ids", "mask")))
+    for advantages, sequence in zip(inputs["advantages"], rollouts.sequences(), strict=True):
+        text = policy.decode(sequence.completion_ids, skip_special_tokens=True)
+        encoded = reward(text, add_special_tokens=False, return_offsets_mapping=True)
+        prompt = encode_prompt(reward, records[sequence.prompt_ids].prompt)
+        with torch.no_grad():
+            scores = model.rewards(collate([TokenSequence(prompt, tuple(encoded["input_ids"]))], 0))[0].tolist()
+        characters = [
+            [score for score, (a, b) in zip(scores, encoded["offset_mapping"], strict=True) if a <= c < b]
+            for c in range(len(text))
+        ]
+        means = [sum(covering) / len(covering) for covering in characters]
+        spans = spans_of(token_pieces(policy, sequence.completion_ids))
+        expected = {at: sum(means[a:b]) / (b - a) for at, (a, b) in enumerate(spans) if b > a}
+        first = min(expected)  # advantages are rewards less the group's mean, which drops out of differences
+        for at, value in expected.items():
+            assert advantages[at] - advantages[first] == pytest.approx(value - expected[first], abs=1e-4)
+
+
+def test_the_airl_form_needs_one_tokenizer(run: Run, other_family: Path) -> None:
+    with pytest.raises(UserError, match="reward_form=airl"):
+        run("form", f"model.reward_name={other_family}", "model.reward_form=airl", "model.reward_warmup_steps=0")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_pool_never_draws_held_out_records(make_pool: MakePool, records: lis
     """Trap: the AUROC on held-out experts measured on experts that were trained on."""
     pool = make_pool(n_drawn=10)
     assert {r.id for r in pool.draw(100)} == {r.id for r in records[:10]}
-    assert pool.sequence_of(records[-1].id).completion_ids  # yet they can be encoded
+    assert pool.sequence(records[-1]).completion_ids  # yet they can be encoded
 
 
 def test_the_pool_resumes_where_it_was(make_pool: MakePool, records: list[Record]) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConfig
+from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion
 from reasoning_irl.eval.metrics import auroc, pearson
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.rewards.verifiable import answer_reward
@@ -82,6 +83,8 @@ class AIRLTrainer(GRPOTrainer):
         args: GRPOConfig,
         discriminator: Discriminator,
         experts: ExpertPool,
+        bridge: TokenBridge,
+        reward_tokenizer: PreTrainedTokenizerBase,
         heldout: list[Record],
         config: RewardModelConfig,
         guard: GuardConfig,
@@ -90,7 +93,9 @@ class AIRLTrainer(GRPOTrainer):
     ) -> None:
         super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)  # type: ignore[list-item]
         self.discriminator = discriminator
-        self.experts = experts
+        self.experts = experts  # in the reward model's tokens, as all that the discriminator sees
+        self.bridge = bridge
+        self.reward_tokenizer = reward_tokenizer
         self.heldout = heldout
         self.config = config
         self.replay = ReplayBuffer(config.replay_buffer_size, args.seed)
@@ -107,12 +112,13 @@ class AIRLTrainer(GRPOTrainer):
         if not is_training:
             return out
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
-        self._watch_heldout(rollouts)
-        self._update_discriminator(rollouts)
+        samples = self._for_reward(rollouts.sequences())
+        self._watch_heldout(samples)
+        self._update_discriminator(samples)
         self._decide_step()
         tokens, group_size = self._group(rollouts, inputs)
         logps = self._logps(tokens) if self._needs_logps(out) else None
-        rewards = self.discriminator.rewards(tokens, logps if self._is_airl_form else None)
+        rewards = self._rewards(tokens, logps if self._is_airl_form else None)
         out |= {
             "prompt_ids": tokens.prompt_ids,
             "prompt_mask": tokens.prompt_mask,
@@ -144,8 +150,7 @@ class AIRLTrainer(GRPOTrainer):
             for name, value in metrics.items():
                 self._metrics["train"][name].append(value)
 
-    def _update_discriminator(self, rollouts: TokenBatch) -> None:
-        fresh = rollouts.sequences()
+    def _update_discriminator(self, fresh: list[TokenSequence]) -> None:
         for _ in range(self.config.reward_updates_per_policy_step):
             n_replayed = int(self.config.replay_fraction * self.config.reward_policy_batch_size)
             replayed = self.replay.draw(n_replayed)
@@ -171,7 +176,25 @@ class AIRLTrainer(GRPOTrainer):
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
     ) -> LabelledBatch:
-        return label_batch(expert, policy, perturbed, self._tokenizer.pad_token_id, self.accelerator.device)
+        return label_batch(expert, policy, perturbed, self.reward_tokenizer.pad_token_id, self.accelerator.device)
+
+    # ---- between the policy's tokens and the reward model's, which may be the same
+
+    def _for_reward(self, policy: list[TokenSequence]) -> list[TokenSequence]:
+        return policy if self.bridge.is_identity else [self.bridge.to_reward(s).sequence for s in policy]
+
+    def _rewards(self, tokens: TokenBatch, logps: Tensor | None) -> Tensor:
+        """(B, T) rewards at the policy's tokens."""
+        if self.bridge.is_identity:
+            return self.discriminator.rewards(tokens, logps)
+        bridged = [self.bridge.to_reward(sequence) for sequence in tokens.sequences()]
+        pad_id = self.reward_tokenizer.pad_token_id
+        scored = self.discriminator.rewards(collate([b.sequence for b in bridged], pad_id, self.accelerator.device))
+        rewards = torch.zeros(tokens.completion_ids.shape, device=scored.device)
+        for row, b in enumerate(bridged):
+            carried = b.rewards_of_policy(scored[row, : len(b.sequence.completion_ids)].tolist())
+            rewards[row, : len(carried)] = torch.tensor(carried, device=scored.device)
+        return rewards
 
     def _group(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> tuple[TokenBatch, int]:
         """The rows of the policy step and how many there are a prompt; with experts, one is added to each group."""
@@ -179,10 +202,9 @@ class AIRLTrainer(GRPOTrainer):
             return rollouts, self.num_generations
         sequences, rows = rollouts.sequences(), []
         for start in range(0, len(sequences), self.num_generations):
-            expert = self.experts.sequence_of(inputs[start]["id"])
-            prompt_ids = sequences[start].prompt_ids
+            ids, _ = encode_completion(self._tokenizer, inputs[start]["target"], self.max_completion_length)
             rows += [*sequences[start : start + self.num_generations]]
-            rows.append(TokenSequence(prompt_ids, expert.completion_ids))
+            rows.append(TokenSequence(sequences[start].prompt_ids, ids))
         return collate(rows, self._tokenizer.pad_token_id, self.accelerator.device), self.num_generations + 1
 
     # ---- log-probabilities of the policy
@@ -238,12 +260,11 @@ class AIRLTrainer(GRPOTrainer):
 
     # ---- what is watched
 
-    def _watch_heldout(self, rollouts: TokenBatch) -> None:
+    def _watch_heldout(self, negatives: list[TokenSequence]) -> None:
         """AUROC of held-out experts against samples no update has seen yet, and against their own perturbations."""
         chosen = torch.randperm(len(self.heldout))[: self.config.reward_batch_size].tolist()
         records = [self.heldout[i] for i in chosen]
         perturbed = self._perturbed(records)
-        negatives = rollouts.sequences()
         batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)
         logps = self._logps(batch.tokens) if self._is_airl_form else None
         rewards = self.discriminator.rewards(batch.tokens, logps)
@@ -289,7 +310,7 @@ class AIRLTrainer(GRPOTrainer):
         """Reward model, its optimiser and schedule, replay buffer, expert stream and guard."""
         reward_folder = folder / "reward_model"
         self.discriminator.model.save(reward_folder)
-        self._tokenizer.save_pretrained(reward_folder)
+        self.reward_tokenizer.save_pretrained(reward_folder)
         state = {
             "discriminator": self.discriminator.state_dict(),
             "experts": self.experts.state_dict(),

@@ -42,7 +42,6 @@ class ExpertPool:
         self._rng = random.Random(seed)
         self._order: list[int] = []
         self._prompts: dict[str, tuple[int, ...]] = {}
-        self._by_id = {record.id: record for record in records}
 
     def draw(self, n: int) -> list[Record]:
         """The next n experts."""
@@ -57,10 +56,6 @@ class ExpertPool:
     def sequence(self, record: Record) -> TokenSequence:
         """The demonstration as tokens."""
         return self._encode(record, record.target)
-
-    def sequence_of(self, record_id: str) -> TokenSequence:
-        """The demonstration of the record with this id."""
-        return self.sequence(self._by_id[record_id])
 
     def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
         """Up to n perturbed copies; fewer where the demonstration offers nothing to break before it is cut off."""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config import schema
+from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.loading import load_annotated, load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import check_prompt_lengths
@@ -51,18 +52,26 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 
     spec = RewardSpec(config.model.reward_head, config.model.reward_granularity, config.model.reward_interval)
     if checkpoint:
-        reward_model = load_reward_model(checkpoint / "reward_model", tokenizer, config.model.load_in_4bit)
+        reward_tokenizer = load_tokenizer(str(checkpoint / "reward_model"))
+        reward_model = load_reward_model(checkpoint / "reward_model", reward_tokenizer, config.model.load_in_4bit)
     else:
         reward_source = config.model.reward_name or source
-        _require_same_tokens(tokenizer, reward_source)
+        reward_tokenizer = load_tokenizer(reward_source)
         lora = config.model.reward_lora
         reward_model = build_reward_model(
-            reward_source, spec, tokenizer, config.model.load_in_4bit, frozen=lora.rank > 0
+            reward_source, spec, reward_tokenizer, config.model.load_in_4bit, frozen=lora.rank > 0
         )
         reward_model.backbone = with_lora(reward_model.backbone, lora, TaskType.TOKEN_CLS)
         # Kept as a baseline: what the reward is worth before it has learnt anything.
         reward_model.save(run_dir / "reward_model_initial")
-        tokenizer.save_pretrained(run_dir / "reward_model_initial")
+        reward_tokenizer.save_pretrained(run_dir / "reward_model_initial")
+    records = [*data.train, *data.heldout]
+    bridge = TokenBridge(tokenizer, reward_tokenizer, records)
+    if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
+        raise UserError(
+            "model.reward_form=airl takes the policy's log-probability off the reward at each token, so both models "
+            "need one tokenizer: choose model.reward_name from the policy's family, or model.reward_form=logit"
+        )
     updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
     cpu_logprobs.install()
     trainer = AIRLTrainer(
@@ -73,14 +82,16 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         callbacks=callbacks(config),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
         experts=ExpertPool(
-            [*data.train, *data.heldout],
-            tokenizer,
+            records,
+            reward_tokenizer,
             training.max_completion_length,
             config.model.neg_perturb_fns,
             config.dataset.max_value if config.dataset.name == schema.DatasetName.arithmetic else None,
             config.seed,
             n_drawn=len(data.train),
         ),
+        bridge=bridge,
+        reward_tokenizer=reward_tokenizer,
         heldout=data.heldout,
         config=config.model,
         guard=config.guard,
@@ -201,16 +212,6 @@ def _warm_start(
         path.rename(folder / path.name)
     checkpoint.rmdir()
     return str(folder)
-
-
-def _require_same_tokens(tokenizer: PreTrainedTokenizerBase, reward_source: str) -> None:
-    """Token rewards are used position by position, so both models must split text alike."""
-    other = load_tokenizer(reward_source)
-    if other.get_vocab() != tokenizer.get_vocab():
-        raise UserError(
-            f"the reward model {reward_source} has another tokenizer than the policy: choose model.reward_name from "
-            "the policy's family"
-        )
 
 
 def _device() -> str:
