@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_irl.data.records import ChatMessage, Record, Span
 from reasoning_irl.utils.errors import DataError
 
+NO_LIMIT = 10**9  # tokens; for a trace that is scored as long as it is
+
 
 @dataclass(frozen=True)
 class TokenSequence:

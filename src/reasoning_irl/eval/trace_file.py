@@ -10,13 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.data.records import Span, make_prompt, step_spans
-from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
+from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
 from reasoning_irl.eval.pieces import cut, decode, spans_of, step_ids, token_pieces
 from reasoning_irl.eval.report import locate_step
 from reasoning_irl.utils.errors import DataError
 
 TEST, VALIDATION = "test", "validation"
-NO_LIMIT = 10**9  # tokens; a trace of a file is scored as long as it is
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,20 @@ from transformers import (
 )
 
 from reasoning_irl.config.schema import Granularity, RewardHead
-from reasoning_irl.data.tokens import TokenBatch
-from reasoning_irl.models.loading import no_model, weights
+from reasoning_irl.data.records import Span, make_prompt, step_spans
+from reasoning_irl.data.tokens import (
+    NO_LIMIT,
+    TokenBatch,
+    TokenSequence,
+    collate,
+    encode_completion,
+    encode_prompt,
+)
+from reasoning_irl.eval.pieces import cut, spans_of, step_ids
+from reasoning_irl.models.loading import load_tokenizer, no_model, weights
 from reasoning_irl.rewards.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.errors import DataError, UserError
+from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
 SPEC_FILE = "reward_spec.json"
@@ -69,28 +79,70 @@ class RewardSpec:
     head: RewardHead
     granularity: Granularity
     interval: int
+    system_prompt: str = ""  # what stood before the questions it learnt on
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a reward model says of one completion; `tokens` join to its text and end with the end token's empty text."""
+
+    tokens: list[str]  # (T,)
+    offsets: list[Span]  # (T,) characters of each token
+    rewards: list[float]  # (T,)
+    steps: list[str]
+    step_scores: list[float]  # mean reward of each step's tokens
+    total: float  # mean reward of all tokens
 
 
 class RewardModel(nn.Module):
     """Scores every completion token; see the module's text for the two heads.
 
-    `kinds` (V,) says which tokens close a step (see rewards/granularity.py); only granularity `step` reads it.
+    >>> model = RewardModel.from_run("outputs/quickstart")
+    >>> model.score("Tom has 3 apples. Tom finds 2 more.", "<think>\\n3 + 2 = 5\\n</think>...").total
     """
 
-    kinds: Tensor
+    kinds: Tensor  # (V,) which tokens close a step (see rewards/granularity.py); only granularity `step` reads it
 
     def __init__(
         self,
         backbone: PreTrainedModel,
         likelihood: LikelihoodHead | None,
         spec: RewardSpec,
-        kinds: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         super().__init__()
         self.backbone = backbone  # for token classification with one label, or a PEFT model around it
         self.likelihood = likelihood
         self.spec = spec
-        self.register_buffer("kinds", kinds, persistent=False)
+        self.tokenizer = tokenizer
+        self.register_buffer("kinds", _step_kinds(tokenizer), persistent=False)
+
+    @classmethod
+    def from_run(cls, folder: str | Path, in_4bit: bool = False) -> "RewardModel":
+        """The reward model of a run folder (its newest checkpoint), of a checkpoint, or of a reward model's folder."""
+        return load_reward_model(find_reward_model(Path(folder)), in_4bit=in_4bit)
+
+    @torch.no_grad()
+    def score(self, question: str, completion: str) -> Scored:
+        """Rewards of one finished completion. Raises DataError where there is nothing to score."""
+        if not completion.strip():
+            raise DataError("the completion is empty: there is nothing to score")
+        ids, spans = encode_completion(self.tokenizer, completion, NO_LIMIT)
+        prompt_ids = encode_prompt(self.tokenizer, make_prompt(question, self.spec.system_prompt))
+        batch = collate([TokenSequence(prompt_ids, ids)], self.tokenizer.pad_token_id, self.device)
+        rewards = self.rewards(batch)[0].tolist()
+        tokens = cut(completion, [end for _, end in spans])
+        offsets, steps = spans_of(tokens), step_spans(completion)
+        of_step = step_ids(completion, offsets, steps)
+        grouped = [[r for r, s in zip(rewards, of_step, strict=True) if s == n] for n in range(1, len(steps) + 1)]
+        return Scored(
+            tokens,
+            offsets,
+            rewards,
+            [completion[start:end] for start, end in steps],
+            [sum(group) / len(group) if group else float("nan") for group in grouped],
+            sum(rewards) / len(rewards),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -187,17 +239,25 @@ def build_reward_model(
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
     likelihood = None if spec.head == RewardHead.plain else _likelihood_head(backbone, name)
-    return RewardModel(backbone, likelihood, spec, _step_kinds(tokenizer))
+    return RewardModel(backbone, likelihood, spec, tokenizer)
 
 
-def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase, in_4bit: bool = False) -> RewardModel:
-    """A saved reward model, ready to score or to learn on. Raises UserError when the folder holds none."""
+def load_reward_model(
+    folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, in_4bit: bool = False
+) -> RewardModel:
+    """A saved reward model, ready to score or to learn on; without a tokenizer, with the one beside it.
+
+    Raises UserError when the folder holds none.
+    """
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
             f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
         )
     fields = json.loads((folder / SPEC_FILE).read_text())
-    spec = RewardSpec(RewardHead(fields["head"]), Granularity(fields["granularity"]), fields["interval"])
+    spec = RewardSpec(
+        RewardHead(fields["head"]), Granularity(fields["granularity"]), fields["interval"], fields["system_prompt"]
+    )
+    tokenizer = tokenizer or load_tokenizer(str(folder))
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run goes on learning.
         backbone = AutoPeftModelForTokenClassification.from_pretrained(
@@ -212,7 +272,14 @@ def load_reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase, in_4bit:
         tied = "output_matrix" not in tensors
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
         likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
-    return RewardModel(backbone, likelihood, spec, _step_kinds(tokenizer)).eval()
+    return RewardModel(backbone, likelihood, spec, tokenizer).eval()
+
+
+def find_reward_model(folder: Path) -> Path:
+    """The reward model's folder in a run, in a checkpoint, or the folder itself."""
+    if (folder / CONFIG_FILE).is_file() and not (folder / SPEC_FILE).is_file():
+        folder = newest_checkpoint(folder)
+    return folder if (folder / SPEC_FILE).is_file() else folder / REWARD_MODEL
 
 
 def _step_kinds(tokenizer: PreTrainedTokenizerBase) -> Tensor:

@@ -45,33 +45,42 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
     set_seed(config.seed)
     source = policy_source(config.model, config.dataset.max_value, run_dir)
     tokenizer = load_tokenizer(source)
-    check_prompt_lengths(tokenizer, [*data.train, *data.heldout], training.max_prompt_length)
-    checkpoint = newest_checkpoint(run_dir) if training.resume else None
-    if config.warm_start.enabled:
-        source = _warm_start(config, source, tokenizer, run_dir)
-
-    spec = RewardSpec(config.model.reward_head, config.model.reward_granularity, config.model.reward_interval)
-    if checkpoint:
-        reward_tokenizer = load_tokenizer(str(checkpoint / "reward_model"))
-        reward_model = load_reward_model(checkpoint / "reward_model", reward_tokenizer, config.model.load_in_4bit)
-    else:
-        reward_source = config.model.reward_name or source
-        reward_tokenizer = load_tokenizer(reward_source)
-        lora = config.model.reward_lora
-        reward_model = build_reward_model(
-            reward_source, spec, reward_tokenizer, config.model.load_in_4bit, frozen=lora.rank > 0
-        )
-        reward_model.backbone = with_lora(reward_model.backbone, lora, TaskType.TOKEN_CLS)
-        # Kept as a baseline: what the reward is worth before it has learnt anything.
-        reward_model.save(run_dir / "reward_model_initial")
-        reward_tokenizer.save_pretrained(run_dir / "reward_model_initial")
     records = [*data.train, *data.heldout]
+    check_prompt_lengths(tokenizer, records, training.max_prompt_length)
+    checkpoint = newest_checkpoint(run_dir) if training.resume else None
+    reward_tokenizer = load_tokenizer(
+        str(checkpoint / "reward_model") if checkpoint else config.model.reward_name or source
+    )
     bridge = TokenBridge(tokenizer, reward_tokenizer, records)
     if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
         raise UserError(
             "model.reward_form=airl takes the policy's log-probability off the reward at each token, so both models "
             "need one tokenizer: choose model.reward_name from the policy's family, or model.reward_form=logit"
         )
+    if config.warm_start.enabled:
+        source = _warm_start(config, source, tokenizer, run_dir)
+
+    spec = RewardSpec(
+        config.model.reward_head,
+        config.model.reward_granularity,
+        config.model.reward_interval,
+        config.dataset.system_prompt,
+    )
+    if checkpoint:
+        reward_model = load_reward_model(checkpoint / "reward_model", reward_tokenizer, config.model.load_in_4bit)
+    else:
+        lora = config.model.reward_lora
+        reward_model = build_reward_model(
+            config.model.reward_name or source,
+            spec,
+            reward_tokenizer,
+            config.model.load_in_4bit,
+            frozen=lora.rank > 0,
+        )
+        reward_model.backbone = with_lora(reward_model.backbone, lora, TaskType.TOKEN_CLS)
+        # Kept as a baseline: what the reward is worth before it has learnt anything.
+        reward_model.save(run_dir / "reward_model_initial")
+        reward_tokenizer.save_pretrained(run_dir / "reward_model_initial")
     updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
     cpu_logprobs.install()
     trainer = AIRLTrainer(
@@ -83,7 +92,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
         experts=ExpertPool(
             records,
-            reward_tokenizer,
+            tokenizer,
             training.max_completion_length,
             config.model.neg_perturb_fns,
             config.dataset.max_value if config.dataset.name == schema.DatasetName.arithmetic else None,

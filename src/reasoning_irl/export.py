@@ -1,0 +1,120 @@
+"""Writes a run's reward model as a plain transformers folder: `python -m reasoning_irl.export RUN DIR`.
+
+Adapters are merged into the weights. A reward model with a plain head is then all that
+`AutoModelForTokenClassification.from_pretrained` needs; one with a likelihood head keeps its two numbers (and the
+output matrix, where that is not the embeddings) in a file beside the weights, and the card says how to add them.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from reasoning_irl.config.schema import RewardHead
+from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.run_folder import METRICS_FILE, load_run_config
+
+SHOWN = ("reward/auroc", "reward/auroc_within_prompt", "reward/first_error_hit@1/planted")
+SHOWN += ("reward/first_error_hit@1/natural",)
+
+PLAIN = """\
+```python
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForTokenClassification.from_pretrained(FOLDER)
+rewards = model(**inputs).logits[..., 0]  # (batch, tokens); read them on the completion's tokens
+```"""
+LIKELIHOOD = """\
+The reward of token t is `score_t + scale * log p(y_t | y_<t) + bias`, where `score` is what
+`AutoModelForTokenClassification` gives and p the next-token distribution of the same backbone; `scale`, `bias` and,
+where it is not the embedding matrix, the output matrix stand in `likelihood_head.safetensors`. The package does it:
+
+```python
+from reasoning_irl.models.reward_model import RewardModel
+
+model = RewardModel.from_run(FOLDER)
+model.score(question, completion)  # tokens, offsets, rewards, step_scores, total
+```"""
+
+
+def export(run: Path, target: Path) -> None:
+    """Writes the folder. Raises UserError where the run has no reward model or the folder is in use."""
+    from peft import PeftModel
+
+    from reasoning_irl.models.reward_model import RewardModel
+
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty, and nothing is overwritten: choose another folder")
+    model = RewardModel.from_run(run)
+    if isinstance(model.backbone, PeftModel):
+        merged: Any = model.backbone.merge_and_unload()
+        model.backbone = merged
+    target.mkdir(parents=True, exist_ok=True)
+    model.save(target)
+    model.tokenizer.save_pretrained(target)
+    (target / "README.md").write_text(card(run, model.spec.head, model.spec.granularity.value), encoding="utf-8")
+
+
+def card(run: Path, head: RewardHead, granularity: str) -> str:
+    """The model card: what it learnt from, what it is worth, how it is read."""
+    config = load_run_config(run)
+    rows = [
+        ("supervision", "demonstrations"),
+        ("algorithm", f"adversarial IRL ({config.model.classifier_loss} discriminator), arXiv 2510.01857"),
+        ("data", f"{config.dataset.name}, {config.dataset.path or 'from its own source'}"),
+        ("started from", config.model.reward_name or config.model.policy_name),
+        ("read at", f"{granularity} tokens, {head} head"),
+        ("steps", config.training.max_steps),
+        ("seed", config.seed),
+    ]
+    path = run / METRICS_FILE
+    metrics = json.loads(path.read_text()) if path.is_file() else {}
+    measured = [(name, _with_interval(metrics, name)) for name in SHOWN if metrics.get(name) is not None]
+    table = "\n".join(f"| {name} | {value} |" for name, value in [*rows, *measured])
+    how = PLAIN if head == RewardHead.plain else LIKELIHOOD
+    missing = "" if measured else "\nIt was not evaluated: run evaluate.py and evaluate_irl.py on the run.\n"
+    return f"""---
+library_name: transformers
+pipeline_tag: token-classification
+tags: [reward-model, process-reward-model, inverse-reinforcement-learning]
+---
+# Dense reasoning reward
+
+A scalar for every token of a reasoning trace, high where it looks like an expert's. Learnt from demonstrations with
+[reasoning_irl](https://arxiv.org/abs/2510.01857)'s adversarial inverse RL.
+
+| | |
+|---|---|
+{table}
+{missing}
+{how}
+
+It judges how much a trace resembles the demonstrations it learnt from, not whether it is true; see the baselines in
+the run's metrics before relying on it.
+"""
+
+
+def _with_interval(metrics: dict[str, Any], name: str) -> str:
+    low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{metrics[name]:.3f}{interval}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reasoning_irl.export", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path, help="run folder of irl_train.py")
+    parser.add_argument("target", type=Path, help="new folder for the reward model")
+    arguments = parser.parse_args()
+    try:
+        export(arguments.run, arguments.target)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"reward model and card: {arguments.target}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

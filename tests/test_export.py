@@ -1,0 +1,96 @@
+"""The exported folder, read by transformers alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+
+from reasoning_irl.config.schema import IRLTrainConfig
+from reasoning_irl.data.records import make_prompt
+from reasoning_irl.data.tokens import encode_prompt
+from reasoning_irl.export import export
+from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.training import jobs
+from reasoning_irl.utils.errors import DataError, UserError
+
+QUESTION = "Tom has 5 apples. Tom finds 3 more. How many apples are there now?"
+TRACE = "<think>\n5 + 3 = 8\n</think>\n<answer>\n8\n</answer>"
+Tiny = Callable[[list[str]], IRLTrainConfig]
+
+
+def train(tiny_config: Tiny, folder: Path, *overrides: str) -> Path:
+    small = ["warm_start.enabled=false", "training.max_steps=1", "training.save_steps=1", "guard.enabled=false"]
+    small += ["training.per_device_train_batch_size=4", "training.num_generations=2", "model.reward_warmup_steps=3"]
+    small += ["model.reward_batch_size=4", "model.reward_policy_batch_size=4", "model.reward_learning_rate=0.05"]
+    jobs.train_airl(tiny_config([*small, f"training.output_dir={folder}", *overrides]))
+    return folder
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_transformers_alone_gives_the_same_token_scores(tiny_config: Tiny, tmp_path: Path, lora: int) -> None:
+    plain = ["model.reward_head=plain", "model.reward_lm_coef=0", f"model.reward_lora.rank={lora}"]
+    run = train(tiny_config, tmp_path / "run", *plain)
+    export(run, tmp_path / "exported")
+    scored = RewardModel.from_run(run).score(QUESTION, TRACE)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "exported")
+    assert model.config.num_labels == 1
+    prompt = encode_prompt(tokenizer, make_prompt(QUESTION, ""))
+    completion = tokenizer(TRACE, add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([[*prompt, *completion, tokenizer.eos_token_id]])
+    with torch.no_grad():
+        rewards = model(input_ids=ids).logits[0, len(prompt) :, 0]
+    torch.testing.assert_close(rewards, torch.tensor(scored.rewards), rtol=1e-5, atol=1e-5)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "demonstrations" in card
+    assert "AutoModelForTokenClassification" in card
+
+
+def test_the_likelihood_head_is_put_together_as_the_card_says(tiny_config: Tiny, tmp_path: Path) -> None:
+    run = train(tiny_config, tmp_path / "run")
+    export(run, tmp_path / "exported")
+    scored = RewardModel.from_run(run).score(QUESTION, TRACE)
+    again = RewardModel.from_run(tmp_path / "exported").score(QUESTION, TRACE)
+    torch.testing.assert_close(again.rewards, scored.rewards)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "exported")
+    head = load_file(tmp_path / "exported" / "likelihood_head.safetensors")
+    prompt = encode_prompt(tokenizer, make_prompt(QUESTION, ""))
+    completion = [*tokenizer(TRACE, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    ids = torch.tensor([[*prompt, *completion]])
+    with torch.no_grad():
+        output = model(input_ids=ids, output_hidden_states=True)
+        logits = output.hidden_states[-1][0] @ model.get_input_embeddings().weight.T
+    log_p = torch.log_softmax(logits, -1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(completion)[:, None])[:, 0]
+    rewards = output.logits[0, len(prompt) :, 0] + head["scale"] * log_p + head["bias"]
+    torch.testing.assert_close(rewards, torch.tensor(scored.rewards), rtol=1e-4, atol=1e-5)
+    assert "scale * log p" in (tmp_path / "exported" / "README.md").read_text()
+
+
+def test_a_score_names_tokens_offsets_steps_and_total(tiny_config: Tiny, tmp_path: Path) -> None:
+    scored = RewardModel.from_run(train(tiny_config, tmp_path / "run")).score(QUESTION, TRACE)
+    assert "".join(scored.tokens) == TRACE
+    assert [TRACE[start:end] for start, end in scored.offsets] == scored.tokens
+    assert scored.steps == ["5 + 3 = 8", "8"]
+    assert len(scored.step_scores) == 2
+    assert scored.total == pytest.approx(sum(scored.rewards) / len(scored.rewards))
+    inside = [r for t, r in zip(scored.tokens, scored.rewards, strict=True) if t.strip() in {"5", "+", "3", "="}]
+    assert min(inside) <= scored.step_scores[0] <= max(scored.rewards)
+
+
+def test_nothing_is_overwritten_and_an_empty_completion_is_refused(tiny_config: Tiny, tmp_path: Path) -> None:
+    run = train(tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match="not empty"):
+        export(run, run)
+    with pytest.raises(DataError, match="empty"):
+        RewardModel.from_run(run).score(QUESTION, " \n")
+    with pytest.raises(UserError, match="no reward model"):
+        export(tmp_path / "nowhere", tmp_path / "x")
+
+
+def test_the_policy_of_a_checkpoint_still_loads(tiny_config: Tiny, tmp_path: Path) -> None:
+    run = train(tiny_config, tmp_path / "run")
+    assert AutoModelForCausalLM.from_pretrained(run / "checkpoint-1")
