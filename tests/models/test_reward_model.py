@@ -17,6 +17,7 @@ from transformers import (
 from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
+from reasoning_irl.rewards.granularity import back_fill
 from reasoning_irl.utils.errors import UserError
 
 MakeModel = Callable[..., RewardModel]
@@ -241,3 +242,18 @@ def test_a_folder_without_a_reward_model_is_one_line(tmp_path: Path, tokenizer: 
             load_reward_model(folder, tokenizer)
         assert len(str(caught.value).splitlines()) == 1
         assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("head", list(RewardHead))
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_scoring_gives_the_rewards_that_training_sees(
+    make_reward_model: Callable[..., RewardModel],
+    sequences: list[TokenSequence],
+    head: RewardHead,
+    granularity: Granularity,
+) -> None:
+    """Trap: scoring with another layout than training."""
+    model, batch = make_reward_model(head, granularity).eval(), collate(sequences[:9], pad_id=0)
+    with torch.no_grad():
+        expected = back_fill(model(batch), model.read_mask(batch))
+        torch.testing.assert_close(model.rewards(batch), expected, rtol=1e-4, atol=1e-5)

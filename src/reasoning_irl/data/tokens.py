@@ -55,6 +55,19 @@ class TokenBatch:
             self.completion_mask[rows],
         )
 
+    def compact(self) -> tuple[Tensor, Tensor]:
+        """Ids (B, L) with prompt and completion joined and padded on the right, and where each completion token stands
+        there (B, T).
+
+        As wide as the longest sequence, not as the longest prompt and the longest completion together.
+        """
+        mask, ids = self.attention_mask, self.input_ids
+        order = torch.argsort(mask, dim=1, descending=True, stable=True)
+        width = int(mask.sum(1).max())
+        start = self.prompt_mask.sum(1, keepdim=True)
+        columns = start + torch.arange(self.completion_ids.size(1), device=ids.device)
+        return ids.gather(1, order)[:, :width], columns.clamp(max=width - 1)
+
     def sequences(self) -> list[TokenSequence]:
         """The sequences without padding, on the CPU."""
         rows = zip(

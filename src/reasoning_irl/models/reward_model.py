@@ -170,8 +170,15 @@ class RewardModel(nn.Module):
         return self._join(batch, scalar, log_likelihood), log_likelihood
 
     def rewards(self, batch: TokenBatch) -> Tensor:
-        """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding."""
-        return back_fill(self(batch), self.read_mask(batch))
+        """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding.
+
+        For scoring: sequences are joined first, which takes less padding than the layout that training shares with
+        the policy.
+        """
+        scalar, log_probs = self._terms_joined(batch)
+        if log_probs is not None:
+            scalar = self._join(batch, scalar, _pick(log_probs, batch.completion_ids))
+        return back_fill(scalar, self.read_mask(batch))
 
     def embed(self, batch: TokenBatch) -> Tensor:  # (B, P + T, H)
         return self.backbone.get_input_embeddings()(batch.input_ids)
@@ -200,6 +207,18 @@ class RewardModel(nn.Module):
         if self.likelihood is None:
             return scalar, None
         return scalar, self.likelihood.log_probs(output.hidden_states[-1][:, -width - 1 : -1])
+
+    def _terms_joined(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
+        """What `_terms` gives, from one pass over sequences without padding between prompt and completion."""
+        ids, columns = batch.compact()
+        # No mask: attention is causal, so padding on the right is never seen, and none is the fast path.
+        output = self.backbone(input_ids=ids, output_hidden_states=self.likelihood is not None, use_cache=False)
+        scalar = output.logits[..., 0].float().gather(1, columns)
+        if self.likelihood is None:
+            return scalar, None
+        hidden = output.hidden_states[-1]
+        before = hidden.gather(1, (columns - 1)[..., None].expand(-1, -1, hidden.size(-1)))
+        return scalar, self.likelihood.log_probs(before)
 
     def _join(self, batch: TokenBatch, scalar: Tensor, log_likelihood: Tensor) -> Tensor:
         assert self.likelihood is not None
