@@ -8,10 +8,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_irl.data.alignment import TokenBridge, carry
+from reasoning_irl.data.alignment import TokenBridge, carry, without_gaps
 from reasoning_irl.data.records import Record, Span, make_prompt
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
-from reasoning_irl.eval.pieces import decode, spans_of, token_pieces
+from reasoning_irl.eval.pieces import decode, token_pieces, token_spans
+from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.utils.errors import DataError
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
@@ -65,7 +66,8 @@ def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-COARSE, FINE = byte_level(340), byte_level(264)
+COARSE, FINE, FINE_BYTES = byte_level(340), byte_level(264), byte_level(258)
+MERGED = byte_level(330, ["a 😀 b 🎉 c 👩‍👧 e\u0301, 你好, 数学 12"] * 3)  # some tokens end inside a character
 OTHERS = {"coarse": COARSE, "fine": FINE, "metaspace": metaspace()}
 RECORD = Record("r", make_prompt("How many?", ""), "<think>\n1\n</think>\n<answer>\n1\n</answer>", "1")
 
@@ -139,9 +141,8 @@ def test_rewards_reach_the_tokens_of_their_characters(name: str, text: str, ende
     assert len(carried) == len(original.completion_ids)
     if ended:
         assert carried[-1] == rewards[-1]
-    spans = spans_of(token_pieces(policy, original.completion_ids))
-    covered = {c for start, end in spans for c in range(start, end)}
-    assert covered == set(range(len(text)))
+    for spans in (bridged.policy_spans, bridged.reward_spans):
+        assert {c for start, end in spans for c in range(start, end)} == set(range(len(text)))
 
 
 def test_the_total_over_characters_is_kept_exactly() -> None:
@@ -175,8 +176,27 @@ def test_a_tokenizer_that_loses_text_is_refused_with_the_place() -> None:
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "<unk>": 2, "12": 3}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = wrapped(tokenizer)
-    with pytest.raises(DataError, match="apples"):
-        TokenBridge(COARSE, words, [RECORD]).to_reward(sequence(COARSE, "12 apples"))
+    known = Record("r", RECORD.prompt, "12 12", "12")
+    with pytest.raises(DataError, match="'apples' as"):
+        TokenBridge(COARSE, words, [known]).to_reward(sequence(COARSE, "12 apples"))
+    with pytest.raises(DataError, match="record r: "):  # a demonstration: before any training
+        TokenBridge(COARSE, words, [known, RECORD])
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text"),
+    [
+        (normalizers.Lowercase(), "Tom has 3"),
+        (normalizers.NFKC(), "½ and Ａ"),
+        (normalizers.Replace("  ", " "), "a  b"),
+        (normalizers.Strip(), "a\n"),
+    ],
+)
+def test_a_tokenizer_that_changes_text_is_refused(normalizer: normalizers.Normalizer, text: str) -> None:
+    changing = byte_level(300)
+    changing.backend_tokenizer.normalizer = normalizer
+    with pytest.raises(DataError, match="keeps all text"):
+        TokenBridge(FINE, changing, [RECORD]).to_reward(sequence(FINE, text))
 
 
 def test_a_tokenizer_that_composes_characters_keeps_their_offsets() -> None:
@@ -187,6 +207,162 @@ def test_a_tokenizer_that_composes_characters_keeps_their_offsets() -> None:
     bridged = TokenBridge(FINE, composing, [RECORD]).to_reward(sequence(FINE, text))
     assert bridged.length == len(text)
     assert bridged.reward_spans[-2][1] == len(text)
+    carried = bridged.rewards_of_policy([float(start) for start, _ in bridged.reward_spans])
+    accents = [reward for reward, span in zip(carried, bridged.policy_spans, strict=True) if span == (4, 5)]
+    assert accents == [3.0, 3.0]  # the accent's bytes share the reward of the letter it is on, not of what follows
+
+
+# Against what the bytes of byte-level tokens say, which needs neither decoding nor offsets
+
+
+LETTERS = [
+    *"ab 12,.=+-\n",
+    "  ",
+    "e\u0301",
+    "é",
+    "你",
+    "好",
+    "😀",
+    "👩‍👧",
+    "\u1112\u1161",
+    "<end>",
+    "<think>",
+    "357",
+    "\t",
+]
+
+
+def byte_of() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for (GPT-2's table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def characters_of(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], text: str) -> list[set[int]]:
+    """The characters of `text` that share bytes with each token."""
+    owner = [c for c, letter in enumerate(text) for _ in letter.encode()]
+    table, at, found = byte_of(), 0, []
+    for token in tokenizer.convert_ids_to_tokens(list(ids)):
+        n = 0 if token in tokenizer.all_special_tokens else len(bytes(table[letter] for letter in token))
+        found.append(set(owner[at : at + n]))
+        at += n
+    assert at == len(owner)
+    return found
+
+
+def random_ids(rng: random.Random, tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """`text` in tokens as a policy may sample it: in its one form or another, with special tokens in between."""
+    how = rng.choice(["whole", "parts", "bytes"])
+    at = sorted(rng.sample(range(1, len(text)), min(3, len(text) - 1))) if how == "parts" and text else []
+    parts = [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]
+    fine = FINE_BYTES if how == "bytes" else tokenizer
+    tokens = [t for p in parts for t in fine.convert_ids_to_tokens(fine(p, split_special_tokens=True)["input_ids"])]
+    ids = list(tokenizer.convert_tokens_to_ids(tokens))
+    for _ in range(rng.choice([0, 0, 2])):
+        ids.insert(rng.randrange(len(ids) + 1), tokenizer.pad_token_id)
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("policy", "reward"),
+    [(COARSE, FINE), (FINE, COARSE), (MERGED, FINE), (COARSE, MERGED)],
+    ids=["coarse-fine", "fine-coarse", "merged-fine", "coarse-merged"],
+)
+def test_any_way_to_sample_any_text_equals_the_bytes_character_by_character(
+    policy: PreTrainedTokenizerFast, reward: PreTrainedTokenizerFast
+) -> None:
+    bridge, rng = TokenBridge(policy, reward, [RECORD]), random.Random(0)
+    for number in range(400):
+        text = "".join(rng.choices(LETTERS, k=rng.randint(0, 12)))
+        ids, ended = random_ids(rng, policy, text), rng.random() < 0.5
+        sampled = (*ids, *[policy.eos_token_id] * ended)
+        if not sampled:
+            continue
+        bridged = bridge.to_reward(TokenSequence(encode_prompt(policy, RECORD.prompt), sampled))
+        read = bridged.sequence.completion_ids
+        rewards = [rng.gauss(0, 1) for _ in read]
+        carried = bridged.rewards_of_policy(rewards)
+        assert len(carried) == len(sampled)
+        assert policy.decode(ids, skip_special_tokens=True) == text
+        if ended:
+            assert read[-1] == reward.eos_token_id
+            assert carried[-1] == rewards[-1]
+        inner = read[:-1] if ended or not text else read
+        assert reward.eos_token_id not in inner
+        over = characters_of(reward, inner, text)
+        of_character = []
+        for c in range(len(text)):
+            values = [r for r, own in zip(rewards, over, strict=False) if c in own]
+            of_character.append(sum(values) / len(values))
+        shared: list[list[int]] = [[] for _ in text]
+        for token, own in enumerate(characters_of(policy, ids, text)):
+            if own:
+                expected = sum(of_character[c] for c in own) / len(own)
+                assert carried[token] == pytest.approx(expected, abs=1e-12), (number, text, token)
+            for c in own:
+                shared[c].append(token)
+        if all(len(tokens) == 1 for tokens in shared):  # then each character is one token's
+            weights = [len(own) for own in characters_of(policy, ids, text)]
+            total = sum(r * w for r, w in zip(carried, weights, strict=False))
+            assert total == pytest.approx(sum(of_character), abs=1e-9)
+
+
+def test_the_total_is_kept_where_a_tokenizer_drops_the_spaces() -> None:
+    words = build_tokenizer(40)
+    text = "<think>\n3 + 4 = 7\n</think>\n<answer>\n7\n</answer>"
+    bridged = TokenBridge(words, FINE_BYTES, [RECORD]).to_reward(sequence(words, text, ended=False))
+    assert {start for start, _ in bridged.policy_spans} == {0} | {end for _, end in bridged.policy_spans[:-1]}
+    rewards = list(np.random.default_rng(2).normal(size=len(bridged.reward_spans)))
+    carried = bridged.rewards_of_policy(rewards)
+    total = sum(r * (end - start) for r, (start, end) in zip(carried, bridged.policy_spans, strict=True))
+    assert total == pytest.approx(sum(rewards))  # the reward model has one token a character
+
+
+def test_gaps_go_to_the_token_behind_if_they_are_space_and_else_to_the_one_before() -> None:
+    assert without_gaps("ab  c.", [(0, 2), (4, 5), (5, 6)]) == [(0, 2), (2, 5), (5, 6)]
+    assert without_gaps("e\u0301 x ", [(0, 1), (3, 4)]) == [(0, 2), (2, 5)]
+    assert without_gaps("  x", [(0, 0), (2, 3), (3, 3)]) == [(0, 0), (0, 3), (3, 3)]
+    assert without_gaps("😀x", [(0, 1), (0, 1), (0, 2)]) == [(0, 1), (0, 1), (0, 2)]
+
+
+def test_a_completion_cut_inside_a_character_is_read_as_its_text_is_written() -> None:
+    ids = FINE("1 😀", add_special_tokens=False)["input_ids"]
+    prompt = encode_prompt(FINE, RECORD.prompt)
+    bridged = TokenBridge(FINE, COARSE, [RECORD]).to_reward(TokenSequence(prompt, tuple(ids[:-1])))
+    assert decode(COARSE, bridged.sequence.completion_ids) == decode(FINE, ids[:-1]) == "1 \ufffd"
+    assert bridged.rewards_of_policy([2.0] * len(bridged.reward_spans)) == [2.0] * len(ids[:-1])
+
+
+def test_a_policy_cannot_write_the_reward_models_end_token_in_words() -> None:
+    words = build_tokenizer(40)  # its end token is <|end|>, plain letters for the policy
+    assert words.eos_token not in FINE.get_vocab()
+    other = byte_level(300)
+    other.add_special_tokens({"eos_token": "<|end|>"})
+    bridged = TokenBridge(FINE, other, [RECORD]).to_reward(sequence(FINE, "1 <|end|> 2", ended=False))
+    assert other.eos_token_id not in bridged.sequence.completion_ids
+    assert decode(other, bridged.sequence.completion_ids) == "1 <|end|> 2"
+
+
+@pytest.mark.parametrize(("ended", "n"), [(True, 2), (False, 1), (False, 3)])
+def test_a_completion_without_text_has_rewards_too(ended: bool, n: int) -> None:
+    ids = [COARSE.pad_token_id] * (n - ended) + [COARSE.eos_token_id] * ended
+    bridged = TokenBridge(COARSE, FINE, [RECORD]).to_reward(
+        TokenSequence(encode_prompt(COARSE, RECORD.prompt), tuple(ids))
+    )
+    assert len(bridged.sequence.completion_ids) == 1
+    assert (bridged.sequence.completion_ids[-1] == FINE.eos_token_id) == ended
+    assert bridged.rewards_of_policy([5.0]) == [0.0] * (n - ended) + [5.0] * ended
+
+
+def test_tokens_of_one_character_share_it_and_the_last_shows_it() -> None:
+    ids = FINE("a😀", add_special_tokens=False)["input_ids"]
+    for order in (ids, [*ids[:2], COARSE.pad_token_id, *ids[2:]]):
+        text, spans = token_spans(FINE, order)
+        assert text == "a😀"
+        assert [span for i, span in zip(order, spans, strict=True) if i != FINE.pad_token_id] == [(0, 1)] + [(1, 2)] * 4
+        assert [piece for piece in token_pieces(FINE, order) if piece] == ["a", "😀"]
+        assert token_pieces(FINE, order)[-1] == "😀"
 
 
 def test_equal_vocabularies_need_no_bridge() -> None:

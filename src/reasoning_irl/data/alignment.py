@@ -5,9 +5,14 @@ model's tokens that cover it, and a policy token's reward is the mean over its o
 stays constant, no token's reward counts for more because it is split differently, and the total weighted by
 characters is carried across exactly. The end token, which has no characters, corresponds to the end token.
 
+A token without characters (a special token in the middle, the mark of a word's start) takes the reward of the
+character it stands before. Bytes that complete no character are read as the character that decoding puts for them,
+so that training and evaluation score the same text.
+
 With equal vocabularies nothing is decoded: completions keep the ids they were sampled with.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.data.records import Record, Span
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
-from reasoning_irl.eval.pieces import decode, spans_of, token_pieces
+from reasoning_irl.eval.pieces import token_spans
 from reasoning_irl.utils.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -62,6 +67,30 @@ def carry(values: Sequence[float], source: Sequence[Span], target: Sequence[Span
     return per_token(per_character(values, source, length), target)
 
 
+def without_gaps(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Spans (T,) with those characters added that a tokenizer drops or joins, so that every character has a token.
+
+    White space goes to the token behind it, as in most vocabularies; anything else (an accent joined to its letter),
+    and what is left at the end, to the last token before it that has characters.
+    """
+    closed: list[Span] = []
+    reach, last = 0, None  # all before `reach` is covered, up to there by token `last`
+    for start, end in spans:
+        if end > start and start > reach:
+            gap = text[reach:start]
+            n_joined = next((at for at, c in enumerate(gap) if c.isspace()), len(gap))
+            if last is not None:
+                closed[last] = (closed[last][0], reach + n_joined)
+                reach += n_joined
+            start = reach
+        closed.append((start, end))
+        if end > start and end >= reach:
+            reach, last = end, len(closed) - 1
+    if last is not None and reach < len(text):
+        closed[last] = (closed[last][0], len(text))
+    return closed
+
+
 @dataclass(frozen=True)
 class Bridged:
     """A policy's sequence as the reward model reads it, with the spans of both sides in the one text."""
@@ -91,15 +120,22 @@ class TokenBridge:
         self._prompts: dict[tuple[int, ...], tuple[int, ...]] = {}
         if not self.is_identity:
             self._prompts = {encode_prompt(policy, r.prompt): encode_prompt(reward, r.prompt) for r in records}
+            self._check_targets(records)
+
+    def _check_targets(self, records: Sequence[Record]) -> None:
+        """A demonstration that the reward model cannot read is named before any training."""
+        for record in records:
+            try:
+                self._encode(record.target)
+            except DataError as error:
+                raise DataError(f"record {record.id}: {error}") from error
 
     def to_reward(self, sequence: TokenSequence) -> Bridged:
         """Raises DataError where the reward model's tokenizer cannot write the completion's text."""
         ids = sequence.completion_ids
         has_end = bool(ids) and ids[-1] == self._policy.eos_token_id
-        text = decode(self._policy, ids)
-        encoded = self._reward(text, add_special_tokens=False, return_offsets_mapping=True)
-        reward_ids, reward_spans = list(encoded["input_ids"]), [*map(tuple, encoded["offset_mapping"])]
-        _check_same_text(self._reward, reward_ids, text)
+        text, policy_spans = token_spans(self._policy, ids)
+        reward_ids, reward_spans = self._encode(text)
         if has_end:
             reward_ids, reward_spans = [*reward_ids, self._reward.eos_token_id], [*reward_spans, (len(text),) * 2]
         if not reward_ids:  # a cut-off completion without any text is still one token long for the policy
@@ -107,20 +143,27 @@ class TokenBridge:
         return Bridged(
             TokenSequence(self._prompts[sequence.prompt_ids], tuple(reward_ids)),
             len(text),
-            spans_of(token_pieces(self._policy, ids)),
-            reward_spans,
+            without_gaps(text, policy_spans),
+            without_gaps(text, reward_spans),
             has_end,
         )
 
+    def _encode(self, text: str) -> tuple[list[int], list[Span]]:
+        # Words that spell a special token are words: a policy could else write the reward model's end token.
+        encoded = self._reward(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+        ids = list(encoded["input_ids"])
+        _check_same_text(text, str(self._reward.decode(ids, clean_up_tokenization_spaces=False)))
+        return ids, [*map(tuple, encoded["offset_mapping"])]
 
-def _check_same_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> None:
-    """Whether the ids say the text, up to the tokenizer's own normalisation and the space in front."""
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    ours, theirs = (
-        (part if normalizer is None else normalizer.normalize_str(part)).lstrip()
-        for part in (text, decode(tokenizer, ids))
-    )
-    if ours == theirs:
+
+def _check_same_text(text: str, read: str) -> None:
+    """Raises DataError where a tokenizer's ids say `read` in place of `text`.
+
+    Let through are two ways to write the same: canonically equivalent characters (Unicode NFC, which some tokenizers
+    apply), and a first space that is also the mark of a word's start.
+    """
+    ours, theirs = (unicodedata.normalize("NFC", part) for part in (text, read))
+    if theirs in (ours, ours.removeprefix(" ")):
         return
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     raise DataError(

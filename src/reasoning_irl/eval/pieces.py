@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.data.records import Span
 
+UNFINISHED = "\ufffd"  # what bytes that complete no character decode to
+
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of a completion, special tokens left out."""
@@ -15,28 +17,53 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return text
 
 
-def token_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """One text a token (T,), which join to `decode(tokenizer, ids)`; a special token has the empty text.
+def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[Span]]:
+    """The text of a completion, and the characters (T,) that each token stands for.
 
-    Space between words goes with one of its neighbours. Of a character that several tokens spell, the
-    last of them has the text.
+    Tokens that spell one character together all stand for it. A special token stands for none, at its place; so may
+    space between words.
     """
     text = decode(tokenizer, ids)
     special = set(tokenizer.all_special_ids)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     if encoded["input_ids"] == [i for i in ids if i not in special]:
-        spans = iter(encoded["offset_mapping"])
-        at, ends = 0, []
+        known = iter(encoded["offset_mapping"])
+        at, spans = 0, []
         for i in ids:
-            at = at if i in special else next(spans)[1]
-            ends.append(at)
-        return cut(text, ends)
+            start, end = (at, at) if i in special else next(known)
+            at = max(at, end)
+            spans.append((start, end))
+        return text, spans
     alone = [decode(tokenizer, [i]) for i in ids]
     if "".join(alone) == text:
-        return alone
+        return text, spans_of(alone)
     # Neither the one way to write this text nor a plain join: decode every prefix, which is slow but always right.
-    ends = [_shared(decode(tokenizer, ids[: n + 1]), text) for n in range(len(ids))]
-    return cut(text, ends)
+    at, spans = 0, []
+    for n in range(len(ids)):
+        written = decode(tokenizer, ids[: n + 1])
+        end = max(at, _shared(written, text))
+        begins_next = written[end : end + 1] == UNFINISHED and end < len(text)
+        spans.append((at, end + begins_next))
+        at = end
+    return text, spans
+
+
+def token_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """One text a token (T,), which join to `decode(tokenizer, ids)`; a special token has the empty text."""
+    return pieces_at(*token_spans(tokenizer, ids))
+
+
+def pieces_at(text: str, spans: Sequence[Span]) -> list[str]:
+    """`text` in pieces (T,), one a token of these spans.
+
+    Space between words goes with one of its neighbours. Of a character that several tokens spell, the
+    last of them has the text.
+    """
+    ends, next_start = [], len(text)
+    for start, end in reversed(spans):
+        ends.append(min(end, next_start))
+        next_start = min(next_start, start) if end > start else next_start
+    return cut(text, ends[::-1])
 
 
 def _shared(a: str, b: str) -> int:

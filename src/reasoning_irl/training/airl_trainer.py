@@ -93,7 +93,7 @@ class AIRLTrainer(GRPOTrainer):
     ) -> None:
         super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)  # type: ignore[list-item]
         self.discriminator = discriminator
-        self.experts = experts  # in the reward model's tokens, as all that the discriminator sees
+        self.experts = experts
         self.bridge = bridge
         self.reward_tokenizer = reward_tokenizer
         self.heldout = heldout
@@ -162,7 +162,7 @@ class AIRLTrainer(GRPOTrainer):
         self.replay.add(fresh)
 
     def _labelled(self, policy: list[TokenSequence]) -> LabelledBatch:
-        """The next experts, their perturbed copies, and the given policy samples."""
+        """The next experts, their perturbed copies, and the given policy samples (in the reward model's tokens)."""
         records = self.experts.draw(self.config.reward_batch_size)
         batch = self._label([self.experts.sequence(r) for r in records], policy, self._perturbed(records))
         if not self._is_airl_form:
@@ -176,6 +176,8 @@ class AIRLTrainer(GRPOTrainer):
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
     ) -> LabelledBatch:
+        # All three go the same way, so that a cut-off or a way of splitting tells none of them apart.
+        expert, perturbed = self._for_reward(expert), self._for_reward(perturbed)
         return label_batch(expert, policy, perturbed, self.reward_tokenizer.pad_token_id, self.accelerator.device)
 
     # ---- between the policy's tokens and the reward model's, which may be the same
