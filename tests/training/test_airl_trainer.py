@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
-from reasoning_irl.eval.pieces import spans_of, token_pieces
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion, encode_prompt
+from reasoning_irl.eval.pieces import decode, spans_of, token_pieces
 from reasoning_irl.models.reward_model import load_reward_model
-from reasoning_irl.training import jobs
+from reasoning_irl.training import airl_trainer, jobs
 from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
+from reasoning_irl.training.discriminator import label_batch
 from reasoning_irl.utils.errors import UserError
 from tests.conftest import compose_tiny
 from tests.data.test_alignment import byte_level
@@ -164,6 +165,38 @@ def test_rewards_stand_at_their_own_tokens_when_prompts_differ_in_length(
         assert (inputs["advantages"][row][~mask] == 0).all()
 
 
+def test_the_policys_gradient_is_that_of_its_sequences_one_by_one_when_prompts_differ_in_length(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: a loss that packs rows to the left shifts (B, T) advantages wherever prompts differ in length."""
+    lengths: list[set[int]] = []
+    original = AIRLTrainer._compute_loss
+
+    def check(self: AIRLTrainer, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = original(self, model, inputs)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        tokens = TokenBatch(
+            *(inputs[f"{part}_{kind}"] for part in ("prompt", "completion") for kind in ("ids", "mask"))
+        )
+        plain = torch.tensor(0.0)
+        for sequence, advantages in zip(tokens.sequences(), inputs["advantages"], strict=True):
+            prompt, completion = sequence.prompt_ids, sequence.completion_ids
+            logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            logps = (logits / 0.7).log_softmax(-1)[range(len(completion)), completion]
+            plain = plain - (advantages[: len(completion)] * logps).sum()
+        expected = torch.autograd.grad(plain / inputs["completion_mask"].sum(), parameters)
+        found = torch.autograd.grad(loss, parameters, retain_graph=True)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+        assert max(float(gradient.abs().max()) for gradient in expected) > 1e-4
+        lengths.append({len(sequence.prompt_ids) for sequence in tokens.sequences()})
+        return loss
+
+    monkeypatch.setattr(AIRLTrainer, "_compute_loss", check)
+    run("loss", "training.max_steps=1", "training.save_steps=1", "training.beta=0", "training.temperature=0.7")
+    assert [len(different) > 1 for different in lengths] == [True]
+
+
 def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = captured(monkeypatch)
     checkpoint = run(
@@ -236,6 +269,34 @@ def test_a_reward_model_of_another_family_rewards_the_characters_that_the_policy
         first = min(expected)  # advantages are rewards less the group's mean, which drops out of differences
         for at, value in expected.items():
             assert advantages[at] - advantages[first] == pytest.approx(value - expected[first], abs=1e-4)
+
+
+def test_all_that_the_discriminator_sees_is_cut_off_where_the_policy_is(
+    run: Run, other_family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: experts cut after as many tokens of another length tell experts apart by being cut off."""
+    seen: list[tuple[list[TokenSequence], ...]] = []
+
+    def spy(expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence], *rest: object):
+        seen.append((expert, policy, perturbed))
+        return label_batch(expert, policy, perturbed, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(airl_trainer, "label_batch", spy)
+    cut = ["training.max_completion_length=16", "model.reward_updates_per_policy_step=1"]
+    checkpoint = run("cut", f"model.reward_name={other_family}", *cut)
+    policy, reward = (AutoTokenizer.from_pretrained(f) for f in (checkpoint, checkpoint / "reward_model"))
+    records = load_train(compose_tiny().dataset)
+    targets = [encode_completion(policy, r.target, 16)[0] for r in [*records.train, *records.heldout]]
+    expected = {reward.decode(reward(decode(policy, ids))["input_ids"]) for ids in targets}
+    assert len(seen) == 2 + 2 * (1 + 1)  # the warm-up; each step held-out traces, and an update
+    for experts, samples, perturbed in seen:
+        assert {decode(reward, sequence.completion_ids) for sequence in experts} <= expected
+        for sequence in [*experts, *samples, *perturbed]:
+            assert max(sequence.prompt_ids + sequence.completion_ids) < len(reward)
+            n_policy = len(policy(decode(reward, sequence.completion_ids))["input_ids"])
+            assert (sequence.completion_ids[-1] == reward.eos_token_id) == (n_policy < 16) or sequence in samples
+    replayed = torch.load(checkpoint / "discriminator_state.pt", weights_only=False)["replay"]["samples"]
+    assert set(replayed) == {sequence for _, samples, _ in seen for sequence in samples}
 
 
 def test_the_airl_form_needs_one_tokenizer(run: Run, other_family: Path) -> None:
