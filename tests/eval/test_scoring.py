@@ -142,7 +142,6 @@ def test_traces_of_one_kind_have_no_auroc(run_dir: Path, tmp_path: Path) -> None
         ({"question": "q", "completion": "c"}, r"foreign\.jsonl:2: the trace has no 'correct'"),
         ({"completion": "c", "correct": True}, r"foreign\.jsonl:2: the trace has no 'question'"),
         ({"question": "q", "completion": "c", "correct": "yes"}, r":2: 'correct' must be true, false or null"),
-        ({"question": "q", "completion": RIGHT, "correct": True, "token_ids": [9]}, r":2: 'token_ids' are not"),
     ],
 )
 def test_a_broken_row_is_named(broken: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.data.records import Span, make_prompt, step_spans
 from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
-from reasoning_irl.eval.pieces import cut, decode, spans_of, step_ids, token_pieces
+from reasoning_irl.eval.pieces import decode, pieces_at, spans_of, step_ids, token_pieces
 from reasoning_irl.eval.report import locate_step
 from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.log import logger
 
 TEST, VALIDATION = "test", "validation"
 
@@ -35,8 +36,9 @@ class Trace:
 def read_traces(path: Path, tokenizer: PreTrainedTokenizerBase, validation_share: float, seed: int) -> list[Trace]:
     """The traces of a file, of which only question (or prompt), completion and correct must be there.
 
-    Token ids are taken from the file where it has them. Problems of a file without splits are dealt out by
-    a seeded shuffle. Raises DataError, naming file and line, for a row that cannot be used.
+    Token ids are taken from the file where it has them, unless they are another tokenizer's: then all texts are
+    encoded anew. Problems of a file without splits are dealt out by a seeded shuffle. Raises DataError, naming file
+    and line, for a row that cannot be used.
     """
     if not path.is_file():
         raise DataError(f"there is no traces file {path}: run evaluate.py first, or set eval.traces=FILE")
@@ -45,13 +47,19 @@ def read_traces(path: Path, tokenizer: PreTrainedTokenizerBase, validation_share
         raise DataError(f"{path} holds no traces: write one JSON object a line, with question, completion, correct")
     problems = [_problem(row) for row, _ in rows]
     validation = _validation_problems(problems, validation_share, seed)
+    with_ids = [row for row, _ in rows if "token_ids" in row]
+    # By most rows: a short completion may come out right by accident, and a broken row shall be named.
+    has_own_ids = 2 * sum(_are_tokens_of(tokenizer, row) for row in with_ids) > len(with_ids)
+    if with_ids and not has_own_ids:
+        logger.warning("the token_ids in %s are another tokenizer's: prompts and completions are encoded anew", path)
     traces = []
     prompts: dict[str, tuple[int, ...]] = {}  # a problem's prompt is encoded once
     for (row, line), problem in zip(rows, problems, strict=True):
-        if "prompt_ids" not in row and problem not in prompts:
+        is_encoded = has_own_ids and "prompt_ids" in row
+        if not is_encoded and problem not in prompts:
             prompts[problem] = encode_prompt(tokenizer, _messages(row))
-        prompt_ids = tuple(row["prompt_ids"]) if "prompt_ids" in row else prompts[problem]
-        completion_ids, pieces = _encode(tokenizer, row, path, line)
+        prompt_ids = tuple(row["prompt_ids"]) if is_encoded else prompts[problem]
+        completion_ids, pieces = _encode(tokenizer, row, path, line, has_own_ids)
         spans = _steps(row)
         split = row.get("split") or (VALIDATION if problem in validation else TEST)
         traces.append(
@@ -104,25 +112,31 @@ def _validation_problems(problems: Sequence[str], share: float, seed: int) -> se
     return set(distinct[: min(round(share * len(distinct)), len(distinct) - 1)])
 
 
+def _are_tokens_of(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any]) -> bool:
+    """Whether the row's token ids say its completion."""
+    ids = row["token_ids"]
+    return all(0 <= i < len(tokenizer) for i in ids) and decode(tokenizer, ids) == row["completion"]
+
+
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], path: Path, line: int
+    tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], path: Path, line: int, has_own_ids: bool
 ) -> tuple[tuple[int, ...], list[str]]:
     """The ids (T,) of a completion and their texts (T,)."""
     text = row["completion"]
-    if "token_ids" in row:
-        ids = tuple(row["token_ids"])
-        pieces = row.get("tokens") or token_pieces(tokenizer, ids)
-        known = all(0 <= i < len(tokenizer) for i in ids)
-        if not known or len(pieces) != len(ids) or "".join(pieces) != text or decode(tokenizer, ids) != text:
+    if has_own_ids and "token_ids" in row:
+        if not _are_tokens_of(tokenizer, row):
             raise DataError(
                 f"{path}:{line}: 'token_ids' are not the reward model's tokens for 'completion': leave out token_ids, "
                 "prompt_ids, token_logprobs and tokens, and the text is encoded anew"
             )
+        # Not the row's own `tokens`: an earlier scoring wrote there those of its reward model.
+        ids = tuple(row["token_ids"])
+        pieces = token_pieces(tokenizer, ids)
     else:
         ids, spans = encode_completion(tokenizer, text, NO_LIMIT)
         if row.get("truncated"):  # a trace that was cut off did not end itself
             ids, spans = ids[:-1], spans[:-1]
-        pieces = cut(text, [end for _, end in spans])
+        pieces = pieces_at(text, spans)
     if not ids:
         raise DataError(f"{path}:{line}: 'completion' has no tokens to score")
     return ids, pieces
