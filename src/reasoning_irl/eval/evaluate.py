@@ -1,9 +1,8 @@
 """Samples a policy on test problems: traces.jsonl, and metrics.json of what it gets right."""
 
 import json
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from reasoning_irl.eval.pieces import decode, token_pieces
 from reasoning_irl.eval.summary import Metrics, Summary, write_metrics
 from reasoning_irl.eval.trace_file import TEST, VALIDATION
 from reasoning_irl.models.loading import load_policy, load_tokenizer
-from reasoning_irl.rewards.answers import answers_match, majority_key
+from reasoning_irl.rewards.checking import is_right, vote
+from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.rewards.verifiable import is_well_formed
 from reasoning_irl.utils.errors import ConfigError
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
@@ -34,10 +35,12 @@ from reasoning_irl.utils.run_folder import (
     write_atomically,
 )
 
-# Neither of these algorithms is shown an answer key.
-SUPERVISION = {Algorithm.airl.value: "demonstrations", Algorithm.sft.value: "demonstrations"}
-
-_WELL_FORMED = re.compile(r"\s*<think>.*</think>\s*<answer>.*\S.*</answer>\s*", re.DOTALL)
+# What each algorithm is shown.
+SUPERVISION = {
+    Algorithm.airl.value: "demonstrations",
+    Algorithm.sft.value: "demonstrations",
+    Algorithm.grpo.value: "verifier",
+}
 
 
 def run_evaluation(config: EvalConfig) -> Metrics:
@@ -101,7 +104,7 @@ def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:
     summary = Summary(config.eval.bootstrap_draws, config.seed)
     for k in config.eval.ks:
         summary.mean(f"pass@{k}", [pass_at_k(count, n, k) for count in right])
-    votes = [[majority_key(trace["answer"]) for trace in group] for group in problems]
+    votes = [[_vote(trace) for trace in group] for group in problems]
     correct = [[trace["correct"] for trace in group] for group in problems]
     summary.mean(f"majority@{n}", [majority_at(keys, flags) for keys, flags in zip(votes, correct, strict=True)])
     summary.mean(f"oracle@{n}", [pass_at_k(count, n, n) for count in right])
@@ -109,6 +112,10 @@ def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:
     for share in ("format_ok", "truncated"):
         summary.mean(share, [np.mean([trace[share] for trace in group]) for group in problems])
     return {"n_problems": len(problems), "n_samples": n, **summary.metrics}
+
+
+def _vote(trace: dict[str, Any]) -> Hashable | None:
+    return vote(trace["answer"], AnswerKind(trace["answer_kind"]), trace["prompt"][-1]["content"])
 
 
 def _as_trace(
@@ -125,8 +132,9 @@ def _as_trace(
         "prompt": record.prompt,
         "completion": completion,
         "answer": answer,
+        "answer_kind": record.answer_kind.value,
         "reference": record.answer,
-        "correct": answers_match(answer, record.answer),
+        "correct": is_right(answer, record.answer, record.answer_kind, record.question),
         "steps": [completion[start:end] for start, end in step_spans(completion)],
         # Only the embedded data has a checker of steps.
         "first_error_step": first_wrong_step(completion, record.target) if is_arithmetic else None,
@@ -134,7 +142,7 @@ def _as_trace(
         "tokens": token_pieces(tokenizer, sequence.completion_ids),
         "score": None,
         "logprob": float(np.mean(logprobs)),
-        "format_ok": bool(_WELL_FORMED.fullmatch(completion)),
+        "format_ok": is_well_formed(completion),
         "prompt_ids": list(sequence.prompt_ids),
         "token_ids": list(sequence.completion_ids),
         "token_logprobs": [round(value, 6) for value in logprobs],

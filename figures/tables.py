@@ -1,0 +1,47 @@
+"""Tables as text, in markdown and in LaTeX with booktabs."""
+
+from collections.abc import Sequence
+
+MISSING = "–"
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A value of three decimals, with its interval where it has one."""
+    if value is None:
+        return MISSING
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table that needs the package booktabs; the first column is text, the others are centred."""
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(map(escape, cells)) + r" \\"
+
+    body = [r"\toprule", line(head), r"\midrule", *map(line, rows), r"\bottomrule"]
+    columns = "l" + "c" * (len(head) - 1)
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            *body,
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in text)
