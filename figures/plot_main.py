@@ -222,8 +222,10 @@ def correlations(methods: Sequence[Method], out: Path) -> None:
         matrix = np.full((len(names), len(names)), np.nan)
         for i, a in enumerate(names):
             for j, b in enumerate(names):
-                pairs = [(row[a], row[b]) for row in rows if row[a] is not None and row[b] is not None]
-                value = pearson([x for x, _ in pairs], [y for _, y in pairs])
+                both = np.array([(row[a], row[b]) for row in rows if None not in (row[a], row[b])], float).reshape(
+                    -1, 2
+                )
+                value = pearson(both[:, 0], both[:, 1])
                 matrix[i, j] = np.nan if value is None else value
                 axes.text(j, i, "–" if value is None else f"{value:.2f}", ha="center", va="center", fontsize=7)
         axes.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1)

@@ -15,8 +15,12 @@ from reasoning_irl.config.schema import RewardHead
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import METRICS_FILE, load_run_config
 
-SHOWN = ("reward/auroc", "reward/auroc_within_prompt", "reward/first_error_hit@1/planted")
-SHOWN += ("reward/first_error_hit@1/natural",)
+SHOWN = (
+    "reward/auroc",
+    "reward/auroc_within_prompt",
+    "reward/first_error_hit@1/planted",
+    "reward/first_error_hit@1/natural",
+)
 
 PLAIN = """\
 ```python

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException
@@ -17,10 +17,8 @@ from reasoning_irl.config.compose import CONFIGS, register, to_config
 from reasoning_irl.config.validate import known_keys
 from reasoning_irl.utils.errors import UserError
 
-Config = TypeVar("Config")
 
-
-def hydra_main(config_name: str, *expected: type[Config]) -> Callable[[Callable[[Config], None]], Callable[[], None]]:
+def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Like hydra.main, but the job gets a checked dataclass and mistakes end in one line and exit code 2.
 
     The config may be of any of the `expected` kinds.
@@ -28,7 +26,7 @@ def hydra_main(config_name: str, *expected: type[Config]) -> Callable[[Callable[
     HYDRA_FULL_ERROR=1 shows the whole trace instead, as it does with Hydra itself.
     """
 
-    def decorate(job: Callable[[Config], None]) -> Callable[[], None]:
+    def decorate(job: Callable[[Any], None]) -> Callable[[], None]:
         register()
         shows_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 

@@ -73,6 +73,7 @@ class AIRLTrainer(GRPOTrainer):
 
     model: PreTrainedModel
     num_generations: int
+    max_completion_length: int
     args: GRPOConfig
 
     _tag_names = ["airl", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)

@@ -57,7 +57,7 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
         name=config.wandb.run_name,
         tags=config.wandb.tags,
         job_type=job_type,
-        mode=mode.value,
+        mode=mode.value,  # type: ignore[arg-type]
         dir=folder,
         config=resolved,  # type: ignore[arg-type]
     ) as run:
@@ -69,8 +69,8 @@ def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
     import wandb
 
     if wandb.run is not None and rows:
-        columns = list(rows[0])
-        table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+        columns: list[str | int] = [*rows[0]]
+        table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
         wandb.log({name: table, "train/global_step": step})
 
 
