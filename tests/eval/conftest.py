@@ -33,5 +33,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_embedded(to_config(config, schema.IRLTrainConfig).model.embedded, config.dataset.max_value, checkpoint)
     spec = RewardSpec(schema.RewardHead.likelihood, schema.Granularity.dense, 1)
     for folder in (checkpoint / "reward_model", run / "reward_model_initial"):
-        build_reward_model(str(checkpoint), spec, load_tokenizer(str(checkpoint))).save(folder)
+        tokenizer = load_tokenizer(str(checkpoint))
+        build_reward_model(str(checkpoint), spec, tokenizer).save(folder)
+        tokenizer.save_pretrained(folder)
     return run

@@ -2,12 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from reasoning_irl.config.schema import EvalConfig
-from reasoning_irl.data.tokens import encode_completion
+from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion
 from reasoning_irl.eval.evaluate import run_evaluation
+from reasoning_irl.eval.partial import PartialTraces
 from reasoning_irl.eval.pieces import decode, spans_of, step_ids, token_pieces
 from reasoning_irl.models.embedded import build_tokenizer
+from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.run_folder import load_dataset_config, newest_checkpoint
 from tests.eval.conftest import composed
@@ -95,3 +98,45 @@ def test_pieces_join_to_the_text_also_where_a_policy_writes_no_canonical_tokens(
     odd = [*ids[:4], tokenizer.unk_token_id, *ids[2:6], tokenizer.pad_token_id, *ids[4:]]
     assert "".join(token_pieces(tokenizer, odd)) == decode(tokenizer, odd)
     assert len(token_pieces(tokenizer, odd)) == len(odd)
+
+
+def test_an_evaluation_that_was_cut_short_goes_on_to_the_same_traces(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = eval_config(run_dir, tmp_path / "whole"), eval_config(run_dir, tmp_path / "cut")
+    run_evaluation(whole)
+    real, calls = PartialTraces.add, []
+
+    def dies_at_the_second(self: PartialTraces, rows: list[dict[str, object]]) -> None:
+        calls.append(len(rows))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(self, rows)
+
+    monkeypatch.setattr(PartialTraces, "add", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(cut)
+    partial = tmp_path / "cut" / "traces.partial.jsonl"
+    with partial.open("a") as file:
+        file.write('{"id": "arithmetic-test-3", "compl')  # killed in the middle of a line
+    assert not (tmp_path / "cut" / "traces.jsonl").exists()
+    with pytest.raises(UserError, match="other settings"):
+        run_evaluation(eval_config(run_dir, tmp_path / "cut", "sampling.temperature=0.5"))
+    monkeypatch.setattr(PartialTraces, "add", lambda self, rows: (calls.append(len(rows)), real(self, rows))[1])
+    run_evaluation(cut)
+    assert sum(calls) == 14 + calls[1]  # what was there was not sampled again
+    assert (tmp_path / "cut" / "traces.jsonl").read_text() == (tmp_path / "whole" / "traces.jsonl").read_text()
+    assert not partial.exists()
+
+
+def test_the_runs_reward_model_scores_the_samples(run_dir: Path, tmp_path: Path) -> None:
+    run_evaluation(eval_config(run_dir, tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "traces.jsonl").read_text().splitlines()]
+    model = RewardModel.from_run(newest_checkpoint(run_dir) / "reward_model")
+    for row in rows:
+        assert len(row["token_rewards"]) == len(row["token_ids"])
+        assert row["score"] == pytest.approx(sum(row["token_rewards"]) / len(row["token_rewards"]), abs=1e-5)
+        sequence = TokenSequence(tuple(row["prompt_ids"]), tuple(row["token_ids"]))
+        with torch.no_grad():
+            expected = model.rewards(collate([sequence], pad_id=0))[0].tolist()
+        assert row["token_rewards"] == pytest.approx(expected, abs=1e-4)

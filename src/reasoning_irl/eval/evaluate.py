@@ -1,12 +1,15 @@
 """Samples a policy on test problems: traces.jsonl, and metrics.json of what it gets right."""
 
+import hashlib
 import json
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
@@ -14,26 +17,39 @@ from reasoning_irl.config.schema import Algorithm, DatasetName, EvalConfig
 from reasoning_irl.data.arithmetic import first_wrong_step
 from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.records import Record, extract_answer, step_spans
-from reasoning_irl.data.tokens import TokenSequence, check_prompt_lengths
-from reasoning_irl.eval.generation import Progress, end_ids, on_best_device, sample, score_by_length, token_logprobs
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, check_prompt_lengths, encode_prompt
+from reasoning_irl.eval.generation import (
+    Progress,
+    batches,
+    end_ids,
+    on_best_device,
+    sample,
+    score_by_length,
+    token_logprobs,
+)
 from reasoning_irl.eval.metrics import majority_at, pass_at_k
+from reasoning_irl.eval.partial import PartialTraces
 from reasoning_irl.eval.pieces import decode, token_pieces
 from reasoning_irl.eval.summary import Metrics, Summary, write_metrics
 from reasoning_irl.eval.trace_file import TEST, VALIDATION
 from reasoning_irl.models.loading import load_policy, load_tokenizer
+from reasoning_irl.models.reward_model import RewardModel, load_reward_model
 from reasoning_irl.rewards.checking import is_right, vote
 from reasoning_irl.rewards.kinds import AnswerKind
 from reasoning_irl.rewards.verifiable import is_well_formed
 from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
+    REWARD_MODEL,
     TRACES_FILE,
     load_dataset_config,
     load_run_config,
     newest_checkpoint,
     refuse_to_overwrite,
-    write_atomically,
 )
+
+PARTIAL_FILE = "traces.partial.jsonl"
 
 # What each algorithm is shown.
 SUPERVISION = {
@@ -44,7 +60,10 @@ SUPERVISION = {
 
 
 def run_evaluation(config: EvalConfig) -> Metrics:
-    """Writes traces.jsonl and metrics.json to `output_dir`; returns the metrics, which count test problems only."""
+    """Writes traces.jsonl and metrics.json to `output_dir`; returns the metrics, which count test problems only.
+
+    Called again after it was cut short, it goes on with the problems that are left.
+    """
     started = time.perf_counter()
     if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
         raise ConfigError(f"eval.ks={config.eval.ks} must lie in 1..sampling.n_samples={config.sampling.n_samples}")
@@ -57,40 +76,98 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     source = config.policy_path or str(newest_checkpoint(run_dir))
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
-    policy = on_best_device(load_policy(source, config.sampling.load_in_4bit, frozen=True))
-    set_seed(config.seed)
-    sampling_started = time.perf_counter()
-    samples = sample(policy, tokenizer, records, config.sampling, progress_bar("sampling"))
-    sampling_seconds = time.perf_counter() - sampling_started
-    sequences = [sequence for group in samples for sequence in group]
-    logprobs = score_by_length(
-        sequences,
-        lambda batch: token_logprobs(policy, batch),
-        tokenizer.pad_token_id,
-        config.sampling.batch_size,
-        progress_bar("log-probabilities"),
-        policy.device,
-    )
-
-    ends = end_ids(policy, tokenizer)
-    scored = iter(zip(sequences, logprobs, strict=True))
-    traces = []
-    for position, (record, group) in enumerate(zip(records, samples, strict=True)):
-        for number, (sequence, logps) in enumerate(next(scored) for _ in group):
-            trace = _as_trace(tokenizer, record, sequence, logps, dataset.name == DatasetName.arithmetic)
-            split = VALIDATION if position < len(validation) else TEST
-            truncated = sequence.completion_ids[-1] not in ends
-            traces.append({**trace, "sample": number, "split": split, "truncated": truncated})
+    partial = PartialTraces(output_dir / PARTIAL_FILE, _identity(config, source, records), config.sampling.n_samples)
+    sampler = Sampler(config, source, tokenizer, dataset.name == DatasetName.arithmetic)
+    tokens_per_second = sampler.run(records, {record.id for record in validation}, partial)
     metrics: Metrics = {
         "supervision": _supervision(config),
         "policy": source,
-        **summarise([trace for trace in traces if trace["split"] == TEST], config),
+        **summarise([_light(row) for row in partial.rows([record.id for record in test])], config),
         "seconds": round(time.perf_counter() - started, 2),
-        "tokens_per_second": round(sum(len(s.completion_ids) for s in sequences) / sampling_seconds, 1),
+        "tokens_per_second": tokens_per_second,
     }
-    write_atomically(output_dir / TRACES_FILE, to_jsonl(traces))
     write_metrics(output_dir / METRICS_FILE, metrics)
+    partial.finish(output_dir / TRACES_FILE, [record.id for record in records])
     return metrics
+
+
+def _identity(config: EvalConfig, source: str, records: Sequence[Record]) -> dict[str, Any]:
+    """What must be the same for an evaluation to go on: how it samples, what, and from which policy."""
+    problems = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
+    return {"policy": source, "seed": config.seed, "sampling": asdict(config.sampling), "problems": problems}
+
+
+def _light(row: dict[str, Any]) -> dict[str, Any]:
+    """What the summary needs of a trace, without its tokens."""
+    kept = ("id", "prompt", "answer", "answer_kind", "correct", "format_ok", "truncated")
+    return {**{key: row[key] for key in kept}, "length": len(row["token_ids"])}
+
+
+class Sampler:
+    """The policy, and the run's reward model where it has one of the same tokenizer, on chunks of problems.
+
+    Each chunk is seeded by itself, so that an evaluation that was cut short gives the traces of one that was not.
+    """
+
+    def __init__(
+        self, config: EvalConfig, source: str, tokenizer: PreTrainedTokenizerBase, is_arithmetic: bool
+    ) -> None:
+        self._config, self._tokenizer, self._is_arithmetic = config, tokenizer, is_arithmetic
+        self._policy = on_best_device(load_policy(source, config.sampling.load_in_4bit, frozen=True).eval())
+        self._ends = end_ids(self._policy, tokenizer)
+        reward_folder = Path(source) / REWARD_MODEL
+        self._reward: RewardModel | None = None
+        if reward_folder.is_dir():
+            reward = load_reward_model(reward_folder, in_4bit=config.sampling.load_in_4bit)
+            if reward.tokenizer.get_vocab() == tokenizer.get_vocab():
+                self._reward = on_best_device(reward)
+
+    def run(self, records: Sequence[Record], validation: set[str], partial: PartialTraces) -> float:
+        """Samples what is not there yet, problems of similar length together; returns tokens sampled a second."""
+        sampling = self._config.sampling
+        lengths = {record.id: len(encode_prompt(self._tokenizer, record.prompt)) for record in records}
+        ordered = sorted(records, key=lambda record: lengths[record.id])
+        chunks = [ordered[rows] for rows in batches(len(ordered), max(1, sampling.batch_size // sampling.n_samples))]
+        n_there = sum(partial.has(record.id) for record in records)
+        if n_there:
+            logger.info("going on with the evaluation: %d of %d problems are there", n_there, len(records))
+        n_tokens, seconds = 0, 0.0
+        with tqdm(chunks, desc="sampling", unit="batch", disable=None) as bar:
+            for number, chunk in enumerate(bar):
+                left = [record for record in chunk if not partial.has(record.id)]
+                if not left:
+                    continue
+                set_seed(self._config.seed * len(chunks) + number)
+                start = time.perf_counter()
+                samples = sample(self._policy, self._tokenizer, chunk, sampling, lambda slices: slices)
+                seconds += time.perf_counter() - start
+                n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
+                rows = self._as_traces(chunk, samples, validation)
+                partial.add([row for row in rows if not partial.has(row["id"])])
+                bar.set_postfix_str(f"{n_tokens / seconds:.0f} tokens/s")
+        return round(n_tokens / seconds, 1) if seconds else 0.0
+
+    def _as_traces(
+        self, chunk: Sequence[Record], samples: Sequence[Sequence[TokenSequence]], validation: set[str]
+    ) -> list[dict[str, Any]]:
+        sequences = [sequence for group in samples for sequence in group]
+        logprobs = self._score(sequences, lambda batch: token_logprobs(self._policy, batch))
+        rewards = None if self._reward is None else self._score(sequences, self._reward.rewards)
+        traces = []
+        for i, sequence in enumerate(sequences):
+            record, number = chunk[i // self._config.sampling.n_samples], i % self._config.sampling.n_samples
+            trace = _as_trace(self._tokenizer, record, sequence, logprobs[i], self._is_arithmetic)
+            if rewards is not None:
+                trace["token_rewards"] = [round(value, 6) for value in rewards[i]]
+                trace["score"] = float(np.mean(rewards[i]))
+            split = VALIDATION if record.id in validation else TEST
+            truncated = sequence.completion_ids[-1] not in self._ends
+            traces.append({**trace, "sample": number, "split": split, "truncated": truncated})
+        return traces
+
+    def _score(self, sequences: Sequence[TokenSequence], score: Callable[[TokenBatch], Tensor]) -> list[list[float]]:
+        pad_id, size = self._tokenizer.pad_token_id, self._config.sampling.batch_size
+        return score_by_length(sequences, score, pad_id, size, lambda slices: slices, self._policy.device)
 
 
 def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:
@@ -108,7 +185,7 @@ def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:
     correct = [[trace["correct"] for trace in group] for group in problems]
     summary.mean(f"majority@{n}", [majority_at(keys, flags) for keys, flags in zip(votes, correct, strict=True)])
     summary.mean(f"oracle@{n}", [pass_at_k(count, n, n) for count in right])
-    summary.mean("completion_length", [np.mean([len(trace["token_ids"]) for trace in group]) for group in problems])
+    summary.mean("completion_length", [np.mean([trace["length"] for trace in group]) for group in problems])
     for share in ("format_ok", "truncated"):
         summary.mean(share, [np.mean([trace[share] for trace in group]) for group in problems])
     return {"n_problems": len(problems), "n_samples": n, **summary.metrics}
