@@ -103,7 +103,7 @@ def test_a_trace_that_was_cut_is_wrong_where_it_ends() -> None:
     assert first_wrong_step("", EXPERT) == 1
 
 
-@pytest.mark.parametrize("kind", list(PerturbationKind))
+@pytest.mark.parametrize("kind", sorted(set(PerturbationKind) - {PerturbationKind.other_option}))
 def test_a_planted_error_is_found_where_it_was_planted(kind: PerturbationKind) -> None:
     rng, found = random.Random(1), 0
     for i, problem in enumerate(problems(150)):

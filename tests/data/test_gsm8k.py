@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_irl.data.gsm8k import load_gsm8k
-from reasoning_irl.data.records import format_trace
+from reasoning_irl.data.gsm8k import gsm8k_kd_record, gsm8k_record
+from reasoning_irl.data.records import Record, format_trace
+from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.data.sources import read_rows, to_records
 from reasoning_irl.utils.errors import DataError
 
 SOLUTION = (
@@ -16,6 +18,10 @@ def write(folder: Path, *answers: str) -> Path:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps({"question": "How many?", "answer": text}) + "\n" for text in answers))
     return path
+
+
+def load_gsm8k(path: Path, system_prompt: str) -> list[Record]:
+    return to_records(read_rows(str(path), None, "train", "dataset.path"), gsm8k_record, system_prompt)
 
 
 def test_marks_and_commas_go(tmp_path: Path) -> None:
@@ -42,14 +48,43 @@ def test_a_bad_record_is_named(tmp_path: Path, answer: str, message: str) -> Non
     assert str(caught.value).startswith(f"{path}:2:")
 
 
-def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(DataError, match="openai/grade-school-math") as caught:
-            load_gsm8k(path, "")
-        assert str(path) in str(caught.value)
-        assert "dataset.path=FILE" in str(caught.value)
+def kd(answer: str) -> Record:
+    return gsm8k_kd_record(Row("train row 3", "train-3", {"question": "How many?", "answer": answer}), "Think.")
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no records"):
-        load_gsm8k(write(tmp_path), "")
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        ("\\boxed{1,800}", "1800"),
+        ("\\boxed{\\text{18 apples}}", "18"),
+        ("\\boxed{\\$18.50}", "18.50"),
+        ("\\boxed{\\frac{1}{2}}", "1/2"),
+        ("\\boxed{7}, no: \\boxed{18}", "18"),
+        ("\\boxed{{1{,}800}}", "1800"),
+        ("\\boxed{18\\%}", "18"),
+    ],
+)
+def test_the_number_of_the_last_box_is_the_answer(box: str, answer: str) -> None:
+    record = kd(f"<think>\nSo \\boxed{{5}}?\n\nNo.\n</think>\n\nIt is {box}.")
+    assert record.target == format_trace("So \\boxed{5}?\n\nNo.", answer)
+    assert (record.id, record.answer) == ("gsm8k_kd-train-3", answer)
+
+
+def test_a_box_within_the_reasoning_serves_where_none_is_behind_it() -> None:
+    assert kd("<think>So \\boxed{5}.</think> Five.").answer == "5"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("<think>cut off \\boxed{5}", "no reasoning that ends"),
+        ("<think> </think> \\boxed{5}", "no reasoning that ends"),
+        ("<think>so</think> five", "no number"),
+        ("<think>so</think> \\boxed{5", "no number"),
+        ("<think>so</think> \\boxed{x + 1 = 2}", "no number"),
+        ("worked out\n#### 5", "no reasoning that ends"),
+    ],
+)
+def test_what_gives_no_expert_says_why(answer: str, reason: str) -> None:
+    with pytest.raises(NoExpertError, match=reason):
+        kd(answer)

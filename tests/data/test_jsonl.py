@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_irl.data.jsonl import load_jsonl, read_jsonl
-from reasoning_irl.data.records import format_trace
+from reasoning_irl.data.jsonl import own_record, read_jsonl
+from reasoning_irl.data.records import Record, format_trace
+from reasoning_irl.data.sources import read_rows, to_records
 from reasoning_irl.utils.errors import DataError
 
 ROW = {"question": "3 + 4?", "reasoning": "3 + 4 = 7", "answer": "7"}
@@ -14,6 +15,10 @@ def write(folder: Path, *rows: object) -> Path:
     path = folder / "mine.jsonl"
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
+
+
+def load_jsonl(path: Path, system_prompt: str) -> list[Record]:
+    return to_records(read_rows(str(path), None, "train", "dataset.path"), own_record, system_prompt)
 
 
 def test_read_jsonl_counts_blank_lines(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ import pytest
 
 from reasoning_irl.rewards.answers import (
     answers_match,
+    find_boxed,
     find_equations,
     find_magnitudes,
     find_number,
     majority_key,
     parse_number,
+    plain_answer,
 )
 
 
@@ -65,6 +67,10 @@ def test_find_number_gives_the_written_number() -> None:
         ("The answer is 18.", "18"),
         ("  Vitamin   B12. ", "vitamin b12"),
         ("18.0 Apples", "18 apples"),
+        (r"\boxed{18}", "18 apples"),
+        (r"so \boxed{\text{vitamin B12}}", "Vitamin B12"),
+        (r"$\frac{1}{2}$", "0.5"),
+        (r"\$1{,}800", "1800"),
     ],
 )
 def test_answers_match(candidate: str, reference: str) -> None:
@@ -178,3 +184,33 @@ def test_find_magnitudes_leaves_out_names() -> None:
         1800,
         Fraction(5, 2),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        (r"\boxed{18}", "18"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{1} then \boxed {2}.", "2"),
+        (r"\boxed{1} then \boxed{2", "1"),
+        (r"\boxed{a \boxed{b}}", r"a \boxed{b}"),
+        (r"{\boxed{a}}", "a"),
+        (r"\boxed{}", ""),
+        (r"}} \boxed{a}", "a"),
+        (r"\boxed 5", None),
+        (r"\boxed{5", None),
+        ("{5}", None),
+    ],
+)
+def test_find_boxed_balances_braces(text: str, inside: str | None) -> None:
+    assert find_boxed(text) == inside
+
+
+def test_plain_answer_takes_all_boxes_off() -> None:
+    assert plain_answer(r"\boxed{\boxed{\text{ 1{,}800 }}}") == "1,800"
+
+
+def test_boxes_without_end_take_no_time() -> None:
+    assert find_boxed(r"\boxed{" * 20_000) is None
+    assert plain_answer(r"\boxed{" * 300 + "7" + "}" * 300) == "7"

@@ -6,6 +6,7 @@ import pytest
 
 from reasoning_irl.data.records import extract_answer, format_trace, step_spans
 from reasoning_irl.rewards.answers import answers_match, find_equations, find_magnitudes, parse_number
+from reasoning_irl.rewards.options import find_options, read_choice, show_options
 from reasoning_irl.rewards.perturbations import (
     Perturbation,
     PerturbationKind,
@@ -15,6 +16,7 @@ from reasoning_irl.rewards.perturbations import (
 
 ANSWER_KINDS = (PerturbationKind.nearby_answer, PerturbationKind.answer_from_trace)
 EQUATION_KINDS = (PerturbationKind.operator_flip, PerturbationKind.number_corruption)
+NUMBER_KINDS = tuple(kind for kind in PerturbationKind if kind is not PerturbationKind.other_option)
 STYLES = ("{a} {o} {b} = {c}", "{a}{o}{b}={c}", "She has {a} {o} {b} = {c} pens.", "1. pay ${a} {o} ${b} = ${c}")
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
@@ -79,7 +81,7 @@ def check_meaning(trace: str, found: Perturbation) -> None:
         assert edited.result.denominator == 1
 
 
-@pytest.mark.parametrize("kind", PerturbationKind)
+@pytest.mark.parametrize("kind", NUMBER_KINDS)
 def test_every_perturbation_changes_the_meaning(kind: PerturbationKind) -> None:
     rng, made = random.Random(1), 0
     for trace, question in random_traces(300):
@@ -101,7 +103,7 @@ def test_perturb_is_reproducible_and_valid(kind: PerturbationKind) -> None:
             check_meaning(trace, found)
 
 
-@pytest.mark.parametrize("kind", PerturbationKind)
+@pytest.mark.parametrize("kind", NUMBER_KINDS)
 def test_small_vocabularies_keep_their_numbers(kind: PerturbationKind) -> None:
     rng, top, made = random.Random(2), 12, 0
     for trace, question in random_traces(300):
@@ -230,10 +232,10 @@ def test_an_answer_that_is_no_number_stays() -> None:
 
 def test_samples_are_distinct_and_alternate_kinds() -> None:
     trace = format_trace("3 + 4 = 7\n7 * 2 = 14", "14")
-    found = sample_perturbations(trace, "3, 4 and 2", list(PerturbationKind), 10, random.Random(3))
+    found = sample_perturbations(trace, "3, 4 and 2", NUMBER_KINDS, 10, random.Random(3))
     assert len({item.text for item in found}) == 10
     assert all(len({item.kind for item in found[i : i + 5]}) == 5 for i in (0, 5))
-    assert sample_perturbations(trace, "", list(PerturbationKind), 0, random.Random(3)) == []
+    assert sample_perturbations(trace, "", NUMBER_KINDS, 0, random.Random(3)) == []
     assert sample_perturbations(trace, "", [], 3, random.Random(3)) == []
 
 
@@ -257,3 +259,42 @@ def test_spans_stay_right_in_a_trace_without_tags() -> None:
     assert found is not None
     assert (found.span, found.step) == ((5, 6), 1)
     assert Fraction(3) in {value for _, value in find_magnitudes(found.text)}
+
+
+OPTIONS = {"A": "Aspirin", "B": "Aspirin and heparin", "C": "E. coli", "D": "aspirin."}  # A and D say the same
+
+
+@pytest.mark.parametrize(
+    ("answer", "others"),
+    [
+        ("A. Aspirin", {"B. Aspirin and heparin", "C. E. coli"}),
+        ("D. aspirin.", {"B. Aspirin and heparin", "C. E. coli"}),
+        ("B", {"A", "C", "D"}),
+        ("(b).", {"(A).", "(C).", "(D)."}),
+        ("E. coli", {"Aspirin", "Aspirin and heparin", "aspirin."}),
+        ("The answer is C", {"A. Aspirin", "B. Aspirin and heparin", "D. aspirin."}),
+    ],
+)
+def test_another_option_takes_the_answers_form(answer: str, others: set[str]) -> None:
+    trace, question = format_trace("1. A clot, so aspirin.", answer), show_options("Which drug?", OPTIONS)
+    found = sample_perturbations(trace, question, [PerturbationKind.other_option], 100, random.Random(0))
+    assert {extract_answer(item.text) for item in found} == others
+    for item in found:
+        check_edit(trace, item)
+        assert (item.kind, item.step) == (PerturbationKind.other_option, 2)
+        said = read_choice(extract_answer(item.text), find_options(question))
+        assert said is not None
+        assert said != read_choice(answer, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question"),
+    [
+        ("B", "Which drug?"),  # no options are shown
+        ("B", show_options("Which?", {"A": "Aspirin", "B": " aspirin. "})),  # all say the same
+        ("both", show_options("Which?", OPTIONS)),
+        ("", show_options("Which?", OPTIONS)),
+    ],
+)
+def test_no_other_option(answer: str, question: str) -> None:
+    assert perturb(format_trace("So.", answer), question, PerturbationKind.other_option, random.Random(0)) is None

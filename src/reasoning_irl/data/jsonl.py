@@ -1,17 +1,12 @@
-"""A user's own demonstrations: JSON lines with the keys question, reasoning and answer."""
+"""JSON lines, and a user's own demonstrations: the keys question, reasoning and answer."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.data.records import (
-    Record,
-    extract_answer,
-    format_trace,
-    make_prompt,
-    reasoning_span,
-)
+from reasoning_irl.data.records import Record, extract_answer, format_trace, make_prompt, reasoning_span
+from reasoning_irl.data.rows import Row
 from reasoning_irl.utils.errors import DataError
 
 
@@ -43,39 +38,20 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def load_jsonl(path: Path, system_prompt: str) -> list[Record]:
-    """The records of a file with the keys question, reasoning, answer and, if wanted, id.
+def own_record(row: Row, system_prompt: str) -> Record:
+    """The record of a row with the keys question, reasoning, answer and, if wanted, id.
 
     Reasoning that is already tagged (<think>, <answer>) is taken apart: the target keeps its own tagged answer,
     so that an expert's error stays in the trace, while `answer` is always the reference. Raises DataError, naming
-    file and line, for a missing or empty value, and for a file without records.
+    the place, for a missing or empty value.
     """
-    records = []
-    for line, row in read_jsonl(path):
-        question = text_field(row, "question", path, line)
-        reasoning = text_field(row, "reasoning", path, line)
-        answer = text_field(row, "answer", path, line)
-        inside = reasoning[slice(*reasoning_span(reasoning))].strip()
-        if not inside:
-            raise DataError(f"{path}:{line}: 'reasoning' has no text before its answer; add the worked steps")
-        records.append(
-            Record(
-                id=text_field(row, "id", path, line) if row.get("id") is not None else f"{Path(path).stem}-{line}",
-                prompt=make_prompt(question, system_prompt),
-                target=format_trace(inside, extract_answer(reasoning) or answer),
-                answer=answer,
-            )
-        )
-    if not records:
-        raise DataError(f"{path} holds no records: write one JSON object a line, with question, reasoning, answer")
-    return records
-
-
-def text_field(row: dict[str, Any], key: str, path: Path, line: int) -> str:
-    """A value as stripped text; a number is written out. Raises DataError where it is missing or not text."""
-    value = row.get(key)
-    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{path}:{line}: the record has no '{key}'; each line needs a text under that key")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(f"{path}:{line}: '{key}' is a {type(value).__name__}; write it as text")
-    return str(value).strip()
+    question, reasoning, answer = (row.text(key) for key in ("question", "reasoning", "answer"))
+    inside = reasoning[slice(*reasoning_span(reasoning))].strip()
+    if not inside:
+        raise DataError(f"{row.where}: 'reasoning' has no text before its answer; add the worked steps")
+    return Record(
+        id=row.text("id") if row.values.get("id") is not None else row.name,
+        prompt=make_prompt(question, system_prompt),
+        target=format_trace(inside, extract_answer(reasoning) or answer),
+        answer=answer,
+    )

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_irl.rewards.kinds import AnswerKind
+
 ChatMessage = dict[str, str]
 Span = tuple[int, int]  # character offsets [start, end) into a trace's text
 
@@ -23,13 +25,14 @@ class Record:
     """One problem with an expert's worked solution.
 
     `target` is the full trace of the expert; `answer` the reference answer, which the default AIRL run never
-    reads for training.
+    reads for training, and `answer_kind` how it is compared.
     """
 
     id: str
     prompt: list[ChatMessage]
     target: str
     answer: str
+    answer_kind: AnswerKind = AnswerKind.text
 
     @property
     def question(self) -> str:
@@ -37,7 +40,13 @@ class Record:
         return self.prompt[-1]["content"]
 
     def as_row(self) -> dict[str, Any]:
-        return {"id": self.id, "prompt": self.prompt, "target": self.target, "answer": self.answer}
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "target": self.target,
+            "answer": self.answer,
+            "answer_kind": self.answer_kind.value,
+        }
 
 
 def make_prompt(question: str, system_prompt: str) -> list[ChatMessage]:

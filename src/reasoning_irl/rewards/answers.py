@@ -24,6 +24,13 @@ _EQUATION = re.compile(
     # A result that goes on (= 24/2, = 5 + 4) is an expression, not a number.
     rf"(?![ \t]*(?:[-+*/×÷−–^]|[xX](?![a-zA-Z]))[ \t]*[(]?{_CURRENCY}?\.?[0-9])"
 )
+_LATEX = (  # in this order
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"\\[,;:! ]"), ""),
+    (re.compile(r"\\([$%])"), r"\1"),
+)
 _BULLET = re.compile(r"\s*[-+*–]\s+")
 _BOLD = re.compile(r"(?:^|[^0-9)\s])\s*\*\*$")
 # What makes a number the tail of something longer: an operator, a power, or another number (as in 1 1/2).
@@ -103,6 +110,28 @@ def find_magnitudes(text: str) -> list[tuple[Span, Fraction]]:
     return [(match.span(), read_decimal(match.group())) for match in _MAGNITUDE.finditer(text)]
 
 
+def find_boxed(text: str) -> str | None:
+    """What stands in the last closed \\boxed{...} that is in no other box, braces within it balanced, or None."""
+    found, open_braces = None, list[tuple[int, bool]]()
+    for match in re.finditer(r"\\boxed\s*\{|\\.|[{}]", text, re.DOTALL):
+        token = match.group()
+        if token.endswith("{") and token != r"\{":
+            open_braces.append((match.end(), token != "{"))
+        elif token == "}" and open_braces:
+            start, is_box = open_braces.pop()
+            found = text[start : match.start()] if is_box else found
+    return found
+
+
+def plain_answer(text: str) -> str:
+    """An answer without its LaTeX: out of its box, text as text, \\frac{1}{2} as 1/2."""
+    while (boxed := find_boxed(text)) is not None:
+        text = boxed
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
 def answers_match(candidate: str | None, reference: str) -> bool:
     """Whether an answer equals the reference: as numbers where both are, otherwise as text.
 
@@ -112,7 +141,8 @@ def answers_match(candidate: str | None, reference: str) -> bool:
     """
     if candidate is None:
         return False
-    if _normalise(candidate) == _normalise(reference):
+    candidate, reference = plain_answer(candidate), plain_answer(reference)
+    if normalise(candidate) == normalise(reference):
         return True
     ours, theirs = find_number(candidate), find_number(reference)
     if ours is None or theirs is None or ours[1] != theirs[1]:
@@ -132,8 +162,9 @@ def majority_key(answer: str | None) -> Fraction | str | None:
     """
     if answer is None:
         return None
+    answer = plain_answer(answer)
     number = parse_number(answer)
-    return _normalise(answer) if number is None else number
+    return normalise(answer) if number is None else number
 
 
 def find_equations(text: str) -> list[Equation]:
@@ -171,7 +202,8 @@ def _continues(before: str) -> bool:
     return bool(_CONTINUED.search(before)) and not _BOLD.search(before)
 
 
-def _normalise(text: str) -> str:
+def normalise(text: str) -> str:
+    """Text for comparison: without case, surplus white space and a full stop at its end."""
     return " ".join(text.split()).rstrip(".").casefold()
 
 

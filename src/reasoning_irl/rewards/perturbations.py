@@ -20,9 +20,11 @@ from reasoning_irl.rewards.answers import (
     find_equations,
     find_magnitudes,
     find_number,
+    normalise,
     read_decimal,
 )
 from reasoning_irl.rewards.kinds import PerturbationKind
+from reasoning_irl.rewards.options import find_options, read_choice, replace_choice
 
 __all__ = ["Perturbation", "PerturbationKind", "perturb", "sample_perturbations"]
 
@@ -243,6 +245,21 @@ def _wrong_answers(trace: str, span: Span, texts: list[str]) -> list[_Edit]:
     return [_Edit(span, text) for text in texts if not answers_match(before + text + after, answer)]
 
 
+def _other_options(trace: str, question: str, _max_value: int | None) -> _Places:
+    """Another option in the answer's own form: its letter, its text, or both."""
+    span, options = answer_span(trace), find_options(question)
+    answer = trace[slice(*span)] if span else None
+    chosen = read_choice(answer, options)
+    if span is None or answer is None or chosen is None:
+        return []
+    texts = [
+        replace_choice(answer, options, letter)
+        for letter, text in options.items()
+        if normalise(text) != normalise(options[chosen])  # two options with one text are one answer
+    ]
+    return [[_Edit(span, text) for text in texts if read_choice(text, options) not in (chosen, None)]]
+
+
 def _correct_equations(trace: str) -> list[Equation]:
     """The equations of the reasoning that hold, with spans in the whole trace."""
     start, end = reasoning_span(trace)
@@ -298,4 +315,5 @@ _PLACES: dict[PerturbationKind, Callable[[str, str, int | None], _Places]] = {
     PerturbationKind.answer_from_trace: _answers_from_trace,
     PerturbationKind.number_corruption: _number_corruptions,
     PerturbationKind.wrong_quantity: _wrong_quantities,
+    PerturbationKind.other_option: _other_options,
 }

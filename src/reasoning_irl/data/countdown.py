@@ -1,0 +1,125 @@
+"""Countdown: make a target from given numbers with + - * / and parentheses, each number used at most once.
+
+Problems are built from their solution, so that each has one; the expert writes its steps as one equation a line.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reasoning_irl.data.records import Record, format_trace, make_prompt
+from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.utils.errors import DataError
+
+# Values of a solution stay in 1..RANGE * max_number.
+RANGE = 10
+MAX_REPEATS = 20_000  # problems in a row that are known already: there are no more
+
+_QUESTION = re.compile(r"Use the numbers ([0-9, ]+) and ([0-9]+), each at most once, .* that equals ([0-9]+)\.")
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+_NUMBER = 3  # binds tighter than any operation
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Numbers, in the order shown, and a target; the solution as steps `a OP b = c` and as one expression."""
+
+    numbers: tuple[int, ...]
+    target: int
+    steps: tuple[str, ...]
+    expression: str
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], int]:
+        """Problems with one key are the same problem."""
+        return tuple(sorted(self.numbers)), self.target
+
+
+@dataclass(frozen=True)
+class _Part:
+    value: int
+    text: str
+    precedence: int
+
+
+def generate_problems(seed: int, n_numbers: int, max_number: int) -> Iterator[Problem]:
+    """An endless stream of different problems with n numbers in 1..max_number; equal seeds give equal streams.
+
+    Raises DataError where there are no more of them.
+    """
+    rng, seen, repeats = random.Random(seed), set[tuple[tuple[int, ...], int]](), 0
+    while repeats < MAX_REPEATS:
+        problem = _sample(rng, n_numbers, max_number)
+        if problem is None or problem.key in seen:
+            repeats += 1
+            continue
+        repeats = 0
+        seen.add(problem.key)
+        yield problem
+    raise DataError(
+        f"there are only about {len(seen)} countdown problems of {n_numbers} numbers up to {max_number}, fewer than "
+        "asked for: raise dataset.countdown.n_numbers or max_number, or lower dataset.n_train"
+    )
+
+
+def ask(problem: Problem) -> str:
+    """The question, which `read_question` reads."""
+    *numbers, last = problem.numbers
+    return (
+        f"Use the numbers {', '.join(map(str, numbers))} and {last}, each at most once, with + - * / and parentheses "
+        f"to write an expression that equals {problem.target}."
+    )
+
+
+def read_question(question: str) -> tuple[tuple[int, ...], int] | None:
+    """(numbers, target) of a question that `ask` wrote, or None."""
+    match = _QUESTION.fullmatch(question.strip())
+    return ((*map(int, match[1].split(",")), int(match[2])), int(match[3])) if match else None
+
+
+def expert_record(problem: Problem, record_id: str, system_prompt: str) -> Record:
+    """The reference answer is the expert's expression, one of many that are right."""
+    return Record(
+        id=record_id,
+        prompt=make_prompt(ask(problem), system_prompt),
+        target=format_trace("\n".join(problem.steps), problem.expression),
+        answer=problem.expression,
+        answer_kind=AnswerKind.expression,
+    )
+
+
+def _sample(rng: random.Random, n_numbers: int, max_number: int) -> Problem | None:
+    """A random problem, or None where the numbers that were drawn come to nothing."""
+    numbers = [rng.randint(1, max_number) for _ in range(n_numbers)]
+    parts, steps = [_Part(n, str(n), _NUMBER) for n in numbers], []
+    while len(parts) > 1:
+        left, right = rng.sample(parts, 2)
+        results = _results(left.value, right.value, RANGE * max_number)
+        if not results:
+            return None
+        operator = rng.choice(list(results))
+        for part in (left, right):
+            parts.remove(part)
+        parts.append(_Part(results[operator], _write(left, operator, right), _PRECEDENCE[operator]))
+        steps.append(f"{left.value} {operator} {right.value} = {results[operator]}")
+    (whole,) = parts
+    if whole.value in numbers:  # the number alone would do
+        return None
+    return Problem(tuple(numbers), whole.value, tuple(steps), whole.text)
+
+
+def _results(left: int, right: int, limit: int) -> dict[str, int]:
+    """What each operation gives, without steps that lead nowhere (times one) or out of the whole numbers."""
+    results = {"+": left + right, "-": left - right, "*": left * right}
+    if left % right == 0:
+        results["/"] = left // right
+    return {operator: n for operator, n in results.items() if 0 < n <= limit and n not in (left, right)}
+
+
+def _write(left: _Part, operator: str, right: _Part) -> str:
+    """The expression with no more parentheses than it needs."""
+    own = _PRECEDENCE[operator]
+    a = f"({left.text})" if left.precedence < own else left.text
+    b = f"({right.text})" if right.precedence < own or (right.precedence == own and operator in "-/") else right.text
+    return f"{a} {operator} {b}"

@@ -1,0 +1,125 @@
+"""Where rows come from: a local file or folder, or a set of the hub, by the one reader of the datasets library."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from reasoning_irl.data.jsonl import read_jsonl
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.log import logger
+
+Parser = Callable[[Row, str], Record]  # (row, system prompt); raises DataError or NoExpertError
+
+
+@dataclass(frozen=True)
+class HubSet:
+    name: str
+    config: str | None = None
+
+
+def read_rows(path: str | None, hub: HubSet | None, split: str, key: str) -> list[Row]:
+    """The rows of a local file (jsonl, json, parquet) or folder, or, for a null path, of a split of a hub set.
+
+    A folder holds what the hub would, so its `split` is read. `key` is the config key that an error names. Raises
+    DataError for what cannot be read or holds nothing.
+    """
+    if path is None:
+        assert hub is not None  # sets without a place on the hub are refused before
+        rows = _read_hub(hub, split, key)
+    elif Path(path).is_dir():
+        rows = _read_folder(Path(path), hub, split, key)
+    else:
+        rows = _read_file(Path(path), key)
+    if not rows:
+        raise DataError(f"{path or (hub and hub.name)} holds no records: give another file by {key}=FILE")
+    return rows
+
+
+def to_records(rows: Sequence[Row], parse: Parser, system_prompt: str) -> list[Record]:
+    """The records of the rows; those that give no expert are left out, and a warning says how many and why."""
+    records, left_out, first = [], Counter[str](), ""
+    for row in rows:
+        try:
+            records.append(parse(row, system_prompt))
+        except NoExpertError as reason:
+            first = first or row.where
+            left_out[str(reason)] += 1
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        if not records:
+            raise DataError(f"none of the {len(rows)} rows can be used: {reasons} (the first is {first})")
+        logger.warning("left out of %d rows: %s (the first is %s)", len(rows), reasons, first)
+    return records
+
+
+def _read_file(path: Path, key: str) -> list[Row]:
+    if not path.is_file():
+        raise DataError(f"there is no file or folder {path}: set {key} to a jsonl, json or parquet file, or a folder")
+    if path.suffix == ".parquet":
+        try:
+            table = datasets.load_dataset("parquet", data_files=str(path), split="train")
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"{path} is no parquet file that can be read: {_first_line(error)}") from error
+        return _rows(table, f"{path}: row", path.stem)
+    if path.suffix == ".json":
+        rows = _read_json(path)
+        if rows is not None:
+            return rows
+    return [Row(f"{path}:{line}", f"{path.stem}-{line}", values) for line, values in read_jsonl(path)]
+
+
+def _read_json(path: Path) -> list[Row] | None:
+    """The rows of a file that is one JSON list; None where it is not one (but, maybe, JSON lines)."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    if not isinstance(values, list):
+        return None
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: record {number} is a JSON {type(value).__name__}; write a list of objects")
+    return _rows(values, f"{path}: record", path.stem)
+
+
+def _read_folder(path: Path, hub: HubSet | None, split: str, key: str) -> list[Row]:
+    try:
+        configs = datasets.get_dataset_config_names(str(path))
+        config = hub.config if hub and hub.config in configs else None
+        splits = datasets.load_dataset(str(path), config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"the folder {path} cannot be read as a data set ({_first_line(error)}): set {key} to a folder of jsonl, "
+            "json or parquet files, or to one file"
+        ) from error
+    if split not in splits:
+        raise DataError(
+            f"the folder {path} has {' and '.join(splits)} data, but no {split} data: set {key} to one file"
+        )
+    return _rows(splits[split], f"{path} {split} row", split)
+
+
+def _read_hub(hub: HubSet, split: str, key: str) -> list[Row]:
+    try:
+        table = datasets.load_dataset(hub.name, hub.config, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"the hub set {hub.name} cannot be read ({_first_line(error)}): give a local copy by {key}=FILE, or see to "
+            "the network, or, for a gated set, log in by `hf auth login`"
+        ) from error
+    return _rows(table, f"{hub.name} {split} row", split)
+
+
+def _rows(table: Any, where: str, name: str) -> list[Row]:
+    return [Row(f"{where} {number}", f"{name}-{number}", dict(row)) for number, row in enumerate(table, start=1)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

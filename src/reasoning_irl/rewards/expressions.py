@@ -1,0 +1,103 @@
+"""Arithmetic expressions as a policy may write them, read by a small grammar: no text is ever run as code.
+
+    sum = product (("+" | "-") product)*        product = atom (("*" | "/") atom)*        atom = number | "(" sum ")"
+
+Numbers are whole and have no sign; values are exact. Length is bounded, and with it depth and the size of values.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reasoning_irl.rewards.answers import calculate, parse_number, plain_answer
+
+MAX_CHARACTERS, MAX_TOKENS = 400, 64
+_TOKEN = re.compile(r"\s*([0-9]{1,9}(?![0-9.])|[-+*/()])")
+_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_LATEX_SIGNS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": ""}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A value, the numbers it is made of in the order of writing, and its form without the order of operands."""
+
+    value: Fraction
+    numbers: tuple[int, ...]
+    form: str
+
+
+def parse_expression(text: str) -> Expression | None:
+    """The expression of a text, which may go on with `= value`; None where it is no expression or has no value."""
+    if len(text) > MAX_CHARACTERS:
+        return None
+    while (fraction := _FRACTION.sub(r"((\1)/(\2))", text)) != text:  # the innermost first
+        text = fraction
+    for sign, plain in _LATEX_SIGNS.items():
+        text = text.replace(sign, plain)
+    text, equals, result = plain_answer(text).translate(_SIGNS).strip("$`. \n").partition("=")
+    tokens = _tokens(text)
+    if tokens is None:
+        return None
+    expression, rest = _sum(tokens)
+    if expression is None or rest or (equals and parse_number(result) != expression.value):
+        return None
+    return expression
+
+
+def uses_at_most(expression: Expression, numbers: Sequence[int]) -> bool:
+    """Whether the expression is made of the given numbers, each no more often than it is given."""
+    return all(expression.numbers.count(n) <= list(numbers).count(n) for n in expression.numbers)
+
+
+def _tokens(text: str) -> list[str] | None:
+    tokens, at, text = list[str](), 0, text.strip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or len(tokens) == MAX_TOKENS:
+            return None
+        tokens.append(match[1])
+        at = match.end()
+    return tokens
+
+
+# Each reader takes tokens and gives what it read, None for an error, and the tokens that are left.
+_Read = tuple[Expression | None, list[str]]
+
+
+def _sum(tokens: list[str]) -> _Read:
+    left, rest = _product(tokens)
+    while left is not None and rest and rest[0] in "+-":
+        operator = rest[0]
+        right, rest = _product(rest[1:])
+        left = _combine(left, operator, right)
+    return left, rest
+
+
+def _product(tokens: list[str]) -> _Read:
+    left, rest = _atom(tokens)
+    while left is not None and rest and rest[0] in "*/":
+        operator = rest[0]
+        right, rest = _atom(rest[1:])
+        left = _combine(left, operator, right)
+    return left, rest
+
+
+def _atom(tokens: list[str]) -> _Read:
+    if tokens and tokens[0].isdigit():
+        number = int(tokens[0])
+        return Expression(Fraction(number), (number,), str(number)), tokens[1:]
+    if tokens and tokens[0] == "(":
+        inner, rest = _sum(tokens[1:])
+        return (inner, rest[1:]) if rest and rest[0] == ")" else (None, rest)
+    return None, tokens
+
+
+def _combine(left: Expression, operator: str, right: Expression | None) -> Expression | None:
+    value = None if right is None else calculate(left.value, operator, right.value)
+    if right is None or value is None:
+        return None
+    forms = [left.form, right.form]
+    a, b = sorted(forms) if operator in "+*" else forms
+    return Expression(value, left.numbers + right.numbers, f"({a}{operator}{b})")

@@ -1,0 +1,55 @@
+import pytest
+
+from reasoning_irl.data.countdown import expert_record, generate_problems
+from reasoning_irl.data.records import Record, format_trace, make_prompt
+from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.rewards.options import show_options
+from reasoning_irl.rewards.verifiable import answer_reward, format_reward, is_well_formed
+
+RECORDS = [
+    Record("1", make_prompt("How many?", "Think."), format_trace("3 + 4 = 7", "7"), "7"),
+    Record(
+        "2",
+        make_prompt(show_options("Which?", {"A": "Aspirin", "B": "Heparin"}), ""),
+        format_trace("A clot.", "B. Heparin"),
+        "B. Heparin",
+        AnswerKind.option,
+    ),
+    expert_record(next(generate_problems(0, 4, 25)), "3", ""),
+]
+
+
+def rewards(completions: list[str]) -> list[float]:
+    """As TRL calls a reward function: prompts, completions and every other column of the rows."""
+    rows = [record.as_row() for record in RECORDS]
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    prompts = columns.pop("prompt")
+    messages = [[{"role": "assistant", "content": text}] for text in completions]
+    return answer_reward(prompts=prompts, completions=messages, trainer_state=None, **columns)
+
+
+def test_every_kind_of_answer_is_rewarded_by_its_own_rule() -> None:
+    assert rewards([record.target for record in RECORDS]) == [1.0, 1.0, 1.0]
+    assert rewards([format_trace("x", "7 apples"), format_trace("x", "(b)"), "<answer>1 + 1</answer>"]) == [1, 1, 0]
+    assert rewards([format_trace("x", "8"), format_trace("x", "A"), "no answer"]) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("completion", "well_formed"),
+    [
+        (format_trace("3 + 4 = 7", "7"), True),
+        ("<think>so</think><answer>7</answer>\n", True),
+        ("<think></think><answer>7</answer>", True),
+        ("<think>so</think><answer> </answer>", False),
+        ("<think>so</think>7", False),
+        ("so</think><answer>7</answer>", False),
+        ("<answer>7</answer><think>so</think>", False),
+        ("<think>so</think><answer>7</answer> and more", False),
+        ("<think>so</think><think>so</think><answer>7</answer>", False),
+        ("<think>so</think><answer>7</answer><answer>8</answer>", False),
+        ("<think>so<answer>7</answer></think><answer>7</answer>", False),
+    ],
+)
+def test_form(completion: str, well_formed: bool) -> None:
+    assert is_well_formed(completion) == well_formed
+    assert format_reward([[{"role": "assistant", "content": completion}]], answer=["7"]) == [float(well_formed)]
