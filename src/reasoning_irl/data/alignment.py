@@ -67,6 +67,25 @@ def carry(values: Sequence[float], source: Sequence[Span], target: Sequence[Span
     return per_token(per_character(values, source, length), target)
 
 
+def carry_sums(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
+    """Like `carry`, for values that add up, such as log-probabilities: their sum over tokens stays what it was.
+
+    A token's value is shared evenly by its characters, and a character's by the tokens of `target`, which leave no
+    gaps. The value of a token without characters goes to the character it stands before.
+    """
+    if length == 0:
+        return [sum(values) / len(target)] * len(target)
+    total, count = np.zeros(length), np.zeros(length)
+    for value, (start, end) in zip(values, source, strict=True):
+        start = min(start, length - 1)
+        end = max(start + 1, min(end, length))
+        total[start:end] += value / (end - start)
+    for start, end in target:
+        count[start:end] += 1
+    shares = total / np.maximum(count, 1)
+    return [float(shares[start:end].sum()) for start, end in target]
+
+
 def without_gaps(text: str, spans: Sequence[Span]) -> list[Span]:
     """Spans (T,) with those characters added that a tokenizer drops or joins, so that every character has a token.
 

@@ -14,11 +14,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.config.schema import IRLEvalConfig
-from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence
 from reasoning_irl.eval.evaluate import progress_bar, to_jsonl
-from reasoning_irl.eval.generation import on_best_device, score_by_length, token_logprobs
+from reasoning_irl.eval.generation import on_best_device, score_by_length
 from reasoning_irl.eval.localisation import LabelledError, natural_errors, planted_errors, report_hits
 from reasoning_irl.eval.metrics import Floats
+from reasoning_irl.eval.policy_logprobs import TokenValues, policy_logprobs
 from reasoning_irl.eval.report import write_report
 from reasoning_irl.eval.reranking import (
     choose_aggregation,
@@ -28,8 +29,8 @@ from reasoning_irl.eval.reranking import (
     trace_scores,
 )
 from reasoning_irl.eval.summary import Metrics, Summary, read_metrics, write_metrics
-from reasoning_irl.eval.trace_file import NO_LIMIT, TEST, VALIDATION, Trace, read_traces
-from reasoning_irl.models.loading import load_policy, load_tokenizer
+from reasoning_irl.eval.trace_file import TEST, VALIDATION, Trace, read_traces
+from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.utils.errors import ConfigError
 from reasoning_irl.utils.log import logger
@@ -47,7 +48,6 @@ from reasoning_irl.utils.run_folder import (
     write_atomically,
 )
 
-TokenValues = list[list[float]]  # one list a trace, one value a token
 METHODS = ("reward", "frozen", "logprob")  # those that score tokens
 OWN_KEYS = (*METHODS, "length", "random", "chance", "first_step", "last_step", "choice", "curve", "reward_minus_")
 
@@ -113,10 +113,18 @@ def find_sources(config: IRLEvalConfig) -> Sources:
         initial = run_dir / INITIAL_REWARD_MODEL
         frozen = frozen or (initial if initial.is_dir() else None)
         policy = policy or str(newest_checkpoint(run_dir))
-    # A checkpoint keeps one tokenizer for policy and reward model, in the folder above the latter.
-    folders = [reward, reward.parent]
-    tokenizer = next((folder for folder in folders if (folder / "tokenizer_config.json").is_file()), reward)
-    return Sources(traces, reward, frozen, policy, str(tokenizer))
+    return Sources(traces, reward, frozen, policy, str(_tokenizer_folder(reward) or reward))
+
+
+def _tokenizer_folder(reward: Path) -> Path | None:
+    """Where a reward model's tokenizer is: in its folder, or in that of the checkpoint around it."""
+    return next((folder for folder in (reward, reward.parent) if (folder / "tokenizer_config.json").is_file()), None)
+
+
+def _has_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a reward model reads the tokens of `tokenizer`; one without a tokenizer of its own is taken to."""
+    own = _tokenizer_folder(folder)
+    return own is None or load_tokenizer(str(own)).get_vocab() == tokenizer.get_vocab()
 
 
 def _planted(config: IRLEvalConfig, tokenizer: PreTrainedTokenizerBase, traces: list[Trace]) -> list[LabelledError]:
@@ -147,36 +155,16 @@ def _score_all(
     def rewards(folder: Path | None, name: str) -> TokenValues | None:
         if folder is None:
             return None
+        if not _has_tokenizer(folder, tokenizer):
+            logger.warning("no %s: %s has another tokenizer than the reward model", name, folder)
+            return None
         model = on_best_device(load_reward_model(folder, tokenizer, config.model.load_in_4bit))
         size, bar = config.eval.batch_size, progress_bar(name)
         return score_by_length(sequences, model.rewards, tokenizer.pad_token_id, size, bar, model.device)
 
     values = {"reward": rewards(sources.reward, "reward"), "frozen": rewards(sources.frozen, "frozen reward")}
-    known = [_known_logprobs(trace) for trace in traces]
-    known += [None] * (len(sequences) - len(known))
-    unknown = [at for at, logprobs in enumerate(known) if logprobs is None]
-    if unknown and sources.policy is not None and load_tokenizer(sources.policy).get_vocab() != tokenizer.get_vocab():
-        logger.warning("no log-probability baseline: policy %s has another vocabulary", sources.policy)
-    elif unknown and sources.policy is not None:
-        policy = on_best_device(load_policy(sources.policy, config.model.load_in_4bit, frozen=True).eval())
-        computed = score_by_length(
-            [sequences[at] for at in unknown],
-            lambda batch: token_logprobs(policy, batch),
-            tokenizer.pad_token_id,
-            config.eval.batch_size,
-            progress_bar("log-probabilities"),
-            policy.device,
-        )
-        for at, logprobs in zip(unknown, computed, strict=True):
-            known[at] = logprobs
-    complete = [logprobs for logprobs in known if logprobs is not None]
-    return {**values, "logprob": complete if len(complete) == len(known) else None}
-
-
-def _known_logprobs(trace: Trace) -> list[float] | None:
-    """The log-probabilities (T,) that the file names, which are of its own token ids only."""
-    logprobs = trace.row.get("token_logprobs") if "token_ids" in trace.row else None
-    return logprobs if logprobs and len(logprobs) == len(trace.sequence.completion_ids) else None
+    logprobs = policy_logprobs(config, sources.traces, sources.policy, tokenizer, traces, sequences)
+    return {**values, "logprob": logprobs}
 
 
 def _report_traces(

@@ -1,0 +1,130 @@
+"""The log-probability baseline: what the policy gives to each trace, at the tokens of the reward model.
+
+Where the two have different tokenizers, the policy reads its own tokens (the ids it sampled, where the file has them),
+and each log-probability is shared out over the characters of its token. They are scaled so that the mean over a
+trace's tokens, the score of the trace, is exactly the policy's own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_irl.config.schema import IRLEvalConfig
+from reasoning_irl.data.alignment import carry_sums, without_gaps
+from reasoning_irl.data.loading import load_test
+from reasoning_irl.data.records import Span
+from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
+from reasoning_irl.eval.evaluate import progress_bar
+from reasoning_irl.eval.generation import on_best_device, score_by_length, token_logprobs
+from reasoning_irl.eval.pieces import decode, spans_of, token_spans
+from reasoning_irl.eval.trace_file import Trace, read_traces
+from reasoning_irl.models.loading import load_policy, load_tokenizer
+from reasoning_irl.utils.run_folder import load_dataset_config
+
+TokenValues = list[list[float]]  # one list a trace, one value a token
+
+
+def policy_logprobs(
+    config: IRLEvalConfig,
+    file: Path,
+    policy: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    traces: Sequence[Trace],
+    sequences: Sequence[TokenSequence],
+) -> TokenValues | None:
+    """One value a token of each of the `sequences`, which are in the tokens of `tokenizer`.
+
+    They are those of the `traces`, read from `file`, and then those of planted errors. Log-probabilities that the
+    file names are taken; the others are the `policy`'s. None where some are unknown and there is no policy.
+    """
+    known = [_known(trace) for trace in traces] + [None] * (len(sequences) - len(traces))
+    if policy is None:
+        return _completed(known, [])
+    theirs = load_tokenizer(policy)
+    if theirs.get_vocab() == tokenizer.get_vocab():
+        return _completed(known, _missing(config, policy, tokenizer, sequences, known))
+    read = read_traces(file, theirs, config.eval.validation_share, config.seed)
+    planted = _in_tokens_of(theirs, config, tokenizer, sequences[len(traces) :])
+    known = [_known(trace) for trace in read] + [None] * len(planted)
+    own = [trace.sequence for trace in read] + [sequence for sequence, _ in planted]
+    values = _completed(known, _missing(config, policy, theirs, own, known))
+    if values is None:
+        return None
+    sources = [spans_of(trace.pieces) for trace in read] + [spans for _, spans in planted]
+    targets = [spans_of(trace.pieces) for trace in traces]
+    targets += [_spans(tokenizer, sequence) for sequence in sequences[len(traces) :]]
+    ended = [sequence.completion_ids[-1] == tokenizer.eos_token_id for sequence in sequences]
+    return [onto(*row) for row in zip(values, sources, targets, ended, strict=True)]
+
+
+def onto(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], ended: bool) -> list[float]:
+    """Values (T,) at the tokens `source` of a text as values (U,) at the tokens `target`, with the same mean.
+
+    `ended`: the last target token is the end token, which stands behind the text.
+    """
+    length = max((end for _, end in target), default=0)
+    places = [*target[:-1], (length, length + 1)] if ended else target
+    scale = len(target) / len(values)
+    return [scale * value for value in carry_sums(values, source, places, length + ended)]
+
+
+def _known(trace: Trace) -> list[float] | None:
+    """The log-probabilities (T,) that the file names, which are of its own token ids only."""
+    logprobs, ids = trace.row.get("token_logprobs"), trace.row.get("token_ids")
+    is_known = logprobs and ids == list(trace.sequence.completion_ids) and len(logprobs) == len(ids)
+    return logprobs if is_known else None
+
+
+def _missing(
+    config: IRLEvalConfig,
+    policy: str,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Sequence[TokenSequence],
+    known: Sequence[list[float] | None],
+) -> TokenValues:
+    """The policy's log-probabilities of the sequences for which none are known."""
+    unknown = [sequence for sequence, logprobs in zip(sequences, known, strict=True) if logprobs is None]
+    if not unknown:
+        return []
+    model = on_best_device(load_policy(policy, config.model.load_in_4bit, frozen=True).eval())
+    return score_by_length(
+        unknown,
+        lambda batch: token_logprobs(model, batch),
+        tokenizer.pad_token_id,
+        config.eval.batch_size,
+        progress_bar("log-probabilities"),
+        model.device,
+    )
+
+
+def _completed(known: Sequence[list[float] | None], missing: TokenValues) -> TokenValues | None:
+    rest = iter(missing)
+    values = [next(rest, None) if logprobs is None else logprobs for logprobs in known]
+    complete = [logprobs for logprobs in values if logprobs is not None]
+    return complete if len(complete) == len(values) else None
+
+
+def _in_tokens_of(
+    theirs: PreTrainedTokenizerBase,
+    config: IRLEvalConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Sequence[TokenSequence],
+) -> list[tuple[TokenSequence, list[Span]]]:
+    """Sequences of the run's test problems in other tokens, with the places of these in the text."""
+    if not sequences or config.run_dir is None:
+        return []
+    _, records = load_test(load_dataset_config(Path(config.run_dir)), 0, None)
+    prompts = {encode_prompt(tokenizer, record.prompt): encode_prompt(theirs, record.prompt) for record in records}
+    found = []
+    for sequence in sequences:
+        text = decode(tokenizer, sequence.completion_ids)
+        ids, spans = encode_completion(theirs, text, NO_LIMIT)
+        if sequence.completion_ids[-1] != tokenizer.eos_token_id:
+            ids, spans = ids[:-1], spans[:-1]
+        found.append((TokenSequence(prompts[sequence.prompt_ids], ids), without_gaps(text, spans)))
+    return found
+
+
+def _spans(tokenizer: PreTrainedTokenizerBase, sequence: TokenSequence) -> list[Span]:
+    return without_gaps(*token_spans(tokenizer, sequence.completion_ids))
