@@ -38,7 +38,7 @@ from reasoning_irl.data.tokens import (
     encode_completion,
     encode_prompt,
 )
-from reasoning_irl.eval.pieces import cut, spans_of, step_ids
+from reasoning_irl.eval.pieces import pieces_at, spans_of, step_ids
 from reasoning_irl.models.loading import load_tokenizer, no_model, weights
 from reasoning_irl.rewards.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.utils.errors import DataError, UserError
@@ -131,7 +131,7 @@ class RewardModel(nn.Module):
         prompt_ids = encode_prompt(self.tokenizer, make_prompt(question, self.spec.system_prompt))
         batch = collate([TokenSequence(prompt_ids, ids)], self.tokenizer.pad_token_id, self.device)
         rewards = self.rewards(batch)[0].tolist()
-        tokens = cut(completion, [end for _, end in spans])
+        tokens = pieces_at(completion, spans)
         offsets, steps = spans_of(tokens), step_spans(completion)
         of_step = step_ids(completion, offsets, steps)
         grouped = [[r for r, s in zip(rewards, of_step, strict=True) if s == n] for n in range(1, len(steps) + 1)]
@@ -273,9 +273,8 @@ def load_reward_model(
             f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
         )
     fields = json.loads((folder / SPEC_FILE).read_text())
-    spec = RewardSpec(
-        RewardHead(fields["head"]), Granularity(fields["granularity"]), fields["interval"], fields["system_prompt"]
-    )
+    enums = {"head": RewardHead(fields["head"]), "granularity": Granularity(fields["granularity"])}
+    spec = RewardSpec(**{**fields, **enums})
     tokenizer = tokenizer or load_tokenizer(str(folder))
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run goes on learning.
