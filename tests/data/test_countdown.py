@@ -35,6 +35,7 @@ def test_every_problem_is_solved_by_its_expert(n_numbers: int, max_number: int) 
         equations = find_equations(record.target[start:end])
         assert len(lines) == len(equations) == n_numbers - 1
         assert all(e.holds and e.result > 0 for e in equations)
+        assert all(e.result not in (e.left, e.right) for e in equations)  # no step that leads nowhere
         assert equations[-1].result == problem.target
         # Every step works with what is at hand: the numbers, and the results of the steps before.
         at_hand = list(map(int, problem.numbers))
