@@ -1,5 +1,6 @@
 """Every closed form against the slow definition it stands for, on small cases full of ties."""
 
+from fractions import Fraction
 from itertools import combinations, permutations
 
 import numpy as np
@@ -9,21 +10,24 @@ from reasoning_irl.eval.metrics import (
     AGGREGATIONS,
     auroc,
     auroc_within_prompt,
+    average_precision,
     best_of_n,
     bootstrap_interval,
-    bootstrap_statistic,
+    bootstrap_weights,
     chance_hit,
     first_error_hit,
     majority_at,
     majority_curve,
     oracle_at_n,
     paired_bootstrap,
+    partial_correlation,
     pass_at_k,
     pearson,
+    spearman,
     step_scores,
 )
 
-CASES = range(200)
+CASES = range(1000)
 
 
 @pytest.fixture
@@ -255,12 +259,98 @@ def test_paired_bootstrap_uses_the_pairing(rng):
         paired_bootstrap(b, b[1:], rng)
 
 
-def test_bootstrap_statistic_resamples_problems():
+def test_bootstrap_weights_count_whole_resamples():
+    weights = bootstrap_weights(60, np.random.default_rng(6), draws=500)
+    assert weights.shape == (500, 60)
+    assert (weights.sum(axis=1) == 60).all()
+    # A problem is left out of a resample with chance (1 - 1/60)^60 = 0.365; 30,000 places give 0.0028 of error.
+    assert (weights == 0).mean() == pytest.approx((1 - 1 / 60) ** 60, abs=0.012)
     values = np.random.default_rng(5).normal(size=60)
-    of_mean = bootstrap_statistic(lambda rows: float(values[rows].mean()), 60, np.random.default_rng(6))
-    assert of_mean == bootstrap_interval(values, np.random.default_rng(6))
-    # Two problems, one right and one wrong: half the draws hold one class only and are left out.
-    scores, labels = np.array([1.0, 0.0]), np.array([True, False])
-    rng = np.random.default_rng(7)
-    assert bootstrap_statistic(lambda rows: auroc(scores[rows], labels[rows]), 2, rng) == (1.0, 1.0)
-    assert bootstrap_statistic(lambda _: None, 2, rng) is None
+    means = weights @ values / 60
+    assert bootstrap_interval(values, np.random.default_rng(6), draws=500) == pytest.approx(
+        tuple(np.quantile(means, [0.025, 0.975]))
+    )
+    with pytest.raises(ValueError, match="no problems"):
+        bootstrap_weights(0, np.random.default_rng(6))
+
+
+def weighted_vote(keys, correct, weights):
+    """The vote in the plainest way, with exact fractions."""
+    votes = {}
+    for key, weight in zip(keys, weights, strict=True):
+        if key is not None or set(keys) == {None}:
+            votes[key] = votes.get(key, 0) + weight
+    winners = [key for key in votes if votes[key] == max(votes.values())]
+    shares = [np.mean([right for k, right in zip(keys, correct, strict=True) if k == winner]) for winner in winners]
+    return np.mean(shares)
+
+
+def test_votes_equal_the_plain_count():
+    for seed in CASES:
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(1, 7))
+        keys = [None if key == 3 else int(key) for key in rng.integers(0, 4, size)]
+        correct = np.array([key == 0 for key in keys])
+        weights = [Fraction(int(weight), 10) for weight in rng.integers(0, 4, size)]  # tenths: 0.1 + 0.2 ties with 0.3
+        n = int(rng.integers(1, size + 1))
+        expected = np.mean(
+            [
+                weighted_vote([keys[i] for i in s], correct[list(s)], [weights[i] for i in s])
+                for s in combinations(range(size), n)
+            ]
+        )
+        found = majority_curve(keys, correct, [n], rng, [float(weight) for weight in weights])[0]
+        assert found == pytest.approx(expected, abs=1e-12)
+        plain = majority_at(keys, correct)
+        assert plain == pytest.approx(weighted_vote(keys, correct, [1] * size), abs=1e-12)
+
+
+def test_average_precision_equals_the_walk_over_thresholds():
+    for seed in CASES:
+        scores, labels, _ = small_case(seed)
+        area, recall = 0.0, 0.0
+        for threshold in sorted(set(scores), reverse=True):
+            taken = scores >= threshold
+            now = labels[taken].sum() / max(labels.sum(), 1)
+            area += (now - recall) * labels[taken].mean()
+            recall = now
+        expected = area if 0 < labels.sum() < labels.size else None
+        assert average_precision(scores, labels) == (expected and pytest.approx(expected, abs=1e-12))
+    assert average_precision(np.zeros(10), np.arange(10) < 3) == pytest.approx(0.3)
+
+
+def plain_ranks(values):
+    return [
+        np.mean([sum(other < v for other in values) + i for i in range(sum(o == v for o in values))]) for v in values
+    ]
+
+
+def test_rank_correlation_equals_pearson_of_plain_ranks():
+    for seed in CASES:
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(1, 8))
+        x, y = rng.integers(0, 4, size).astype(float), rng.integers(0, 4, size).astype(float)
+        expected = pearson(plain_ranks(x), plain_ranks(y))
+        assert spearman(x, y) == (expected if expected is None else pytest.approx(expected, abs=1e-9))
+
+
+def test_partial_correlation_equals_the_correlation_of_residuals():
+    for seed in CASES:
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(6, 20))
+        length, form = rng.integers(1, 50, size).astype(float), (rng.random(size) < 0.7).astype(float)
+        x, y = rng.normal(size=size) + 0.1 * length, (rng.random(size) < 0.5).astype(float)
+        design = np.stack([np.ones(size), length, form], axis=1)
+        left = [values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in (x, y)]
+        expected = None if np.ptp(y) == 0 or np.std(left[1]) < 1e-6 else np.corrcoef(*left)[0, 1]
+        found = partial_correlation(x, y, [length, form])
+        assert found == (expected if expected is None else pytest.approx(expected, abs=1e-6))
+    # What length alone explains is gone; a control that never changes takes nothing away.
+    assert partial_correlation(length, y, [length]) is None
+    assert partial_correlation(x, y, [np.ones(size)]) == pytest.approx(pearson(x, y))
+    # Both follow length, and nothing else: correlated, but not given length.
+    rng = np.random.default_rng(0)
+    length = rng.normal(size=4000)
+    a, b = length + rng.normal(size=4000), length + rng.normal(size=4000)
+    assert pearson(a, b) == pytest.approx(0.5, abs=0.05)
+    assert partial_correlation(a, b, [length]) == pytest.approx(0.0, abs=0.05)

@@ -3,16 +3,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig
 from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.eval.calibration import fit_platt
+from reasoning_irl.eval.error_metrics import POSITIONS
 from reasoning_irl.eval.evaluate import run_evaluation
 from reasoning_irl.eval.localisation import LabelledError, choose_step_score, hits, natural_errors
-from reasoning_irl.eval.reranking import choose_aggregation, labelled
+from reasoning_irl.eval.reranking import AGGREGATION_CHOICES, Reading, choose_reading, labelled
 from reasoning_irl.eval.scoring import balanced, find_sources, run_irl_evaluation
 from reasoning_irl.eval.trace_file import Trace, read_traces
 from reasoning_irl.models.embedded import build_tokenizer
+from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
 from tests.eval.conftest import composed
 
@@ -79,11 +84,24 @@ def test_scores_what_evaluate_wrote_in_place(run_dir: Path, tmp_path: Path) -> N
     for method in ("reward", "frozen", "logprob"):
         for name in ("auroc", "auroc_within_prompt", "first_error_hit@1/planted", "length_correlation"):
             assert metrics[f"{method}/{name}/low"] <= metrics[f"{method}/{name}"] <= metrics[f"{method}/{name}/high"]
-        assert metrics[f"choice/{method}/aggregation"] in ("mean", "min", "step_min", "last")
+        assert metrics[f"choice/{method}/aggregation"] in AGGREGATION_CHOICES
     assert metrics["random/rerank@1|2"] == 0.5
     assert metrics["n_planted"] == 4
     assert metrics["n_natural"] + metrics["n_natural_left_out"] == 4
     assert metrics["curve/n"] == [1, 2]
+    for name in ("auprc", "ece", "brier", "partial_correlation", "first_error_map/planted", "processbench_f1/planted"):
+        assert metrics[f"reward/{name}/low"] <= metrics[f"reward/{name}/high"]
+    assert metrics["entropy/auroc"] is not None
+    assert (metrics["random/auroc"], metrics["oracle/auroc"], metrics["oracle/auprc"]) == (0.5, 1.0, 1.0)
+    assert metrics["random/auprc"] == 0.5
+    assert metrics["random/brier"] == pytest.approx(0.25, abs=0.01)
+    assert metrics["random/rerank@1|2/high"] == 0.5
+    assert len(metrics["calibration/reward/bin_accuracy_low"]) == 10
+    assert sum(metrics["calibration/reward/bin_count"]) == 8
+    assert len(metrics["position/reward/wrong"]) == 10
+    kinds = [key for key in metrics if key.startswith("n_planted/") and key.split("/")[1] not in POSITIONS]
+    assert sum(metrics[kind] for kind in kinds) == sum(metrics[f"n_planted/{place}"] for place in POSITIONS) == 4
+    assert metrics["chance/first_error_token_auroc/planted"] == 0.5
     assert metrics["reward_minus_random/rerank@1|2/verdict"] in ("better", "worse", "cannot tell")
     # The untrained reward model is the frozen one.
     assert metrics["reward/auroc"] == metrics["frozen/auroc"]
@@ -114,8 +132,15 @@ def test_a_foreign_file_needs_three_keys_and_no_run(
     assert "run_dir" in metrics["reward/first_error_hit@1/planted/note"]
     assert metrics["reward/first_error_hit@1/natural"] is None
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split("  ")[0] == "method"
-    assert len(lines) == 12
+    assert lines[0] == "6 test problems, supervision: not declared; 95 % intervals over problems"
+    titles = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
+    assert [title.split(",")[0] for title in titles] == [
+        "Right answers",
+        "Telling right traces from wrong ones",
+        "Calibration (lower is better)",
+        "The reward less each baseline (each difference by itself)",
+        "Undefined",
+    ]
     assert len(read_rows(file)[0]) == 3  # the file itself stays as it was
     with pytest.raises(UserError, match="is there already"):
         run_irl_evaluation(config)
@@ -127,7 +152,7 @@ def test_traces_of_one_kind_have_no_auroc(run_dir: Path, tmp_path: Path) -> None
     metrics = run_irl_evaluation(
         irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path / 'out'}", f"eval.traces={file}")
     )
-    for name in ("reward/auroc", "reward/auroc_within_prompt", "length/auroc"):
+    for name in ("reward/auroc", "reward/auroc_within_prompt", "length/auroc", "reward/auprc", "reward/ece"):
         assert metrics[name] is None
         assert metrics[f"{name}/note"].startswith("undefined")
     assert metrics["choice/reward/aggregation/by"].startswith("default")
@@ -148,6 +173,26 @@ def test_a_broken_row_is_named(broken: dict[str, Any], message: str, tmp_path: P
     file = write_rows(tmp_path / "foreign.jsonl", [foreign_rows(1)[0], broken])
     with pytest.raises(DataError, match=message):
         read_traces(file, build_tokenizer(40), 0.3, 0)
+
+
+def test_a_value_that_is_no_number_is_named(run_dir: Path, tmp_path: Path) -> None:
+    """Trap: a NaN score loses every comparison, or wins it, without a word."""
+    checkpoint = run_dir / "checkpoint-10"
+    shutil.copytree(checkpoint, tmp_path / "broken")
+    model = load_reward_model(tmp_path / "broken/reward_model")
+    with torch.no_grad():
+        next(parameter for parameter in model.parameters() if parameter.ndim == 2)[:] = float("nan")
+    model.save(tmp_path / "broken/reward_model")
+    file = write_rows(tmp_path / "foreign.jsonl", foreign_rows())
+    config = irl_config(
+        "run_dir=null",
+        f"output_dir={tmp_path / 'out'}",
+        f"model.reward_path={tmp_path / 'broken/reward_model'}",
+        f"eval.traces={file}",
+    )
+    with pytest.raises(DataError, match=r"the reward of trace 1 \(problem 'Tom has 3 .* is nan at token 1: check"):
+        run_irl_evaluation(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cut_off_trace_gets_no_end_token(tmp_path: Path) -> None:
@@ -172,7 +217,22 @@ def test_the_aggregation_is_chosen_on_the_given_traces() -> None:
     data, places = labelled([trace("b", "test", True, [1]), *traces], "validation")
     assert places == [1, 2]
     values = [[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]  # only the last token tells right from wrong
-    assert choose_aggregation(values, data) == ("last", "auroc on validation")
+    reading = choose_reading(values, data)
+    assert (reading.aggregation, reading.by) == ("last", "auroc on validation")
+    assert reading.scores(values, data.traces).tolist() == [1.0, 0.0]
+
+
+def test_the_product_is_of_the_steps_calibrated_probabilities() -> None:
+    traces = [
+        trace("a", "validation", right, steps) for right, steps in ((True, [1, 2]), (False, [1, 1]), (False, [0]))
+    ]
+    data, _ = labelled(traces, "validation")
+    values = [[2.0, 3.0], [-1.0, -3.0], [-5.0]]  # means of steps: 2 and 3, -2, and -5 of a trace without steps
+    platt = fit_platt([2.0, 3.0, -2.0, -5.0], [1, 1, 0, 0])
+    assert platt is not None
+    p = platt.probabilities([2.0, 3.0, -2.0, -5.0])
+    scores = Reading("product", "", platt).scores(values, data.traces)
+    assert np.exp(scores) == pytest.approx([p[0] * p[1], p[2], p[3]])
 
 
 def test_the_step_score_is_chosen_on_validation_alone() -> None:
@@ -193,8 +253,9 @@ def test_errors_at_a_step_that_no_token_shows_are_left_out_and_counted() -> None
         trace("a", "validation", False, [1, 0, 2], first_error_step=3),
         trace("a", "test", True, [1, 0, 2]),
     ]
-    found, left_out = natural_errors(traces)
-    assert ([place for place, _ in found], left_out) == ([0], 1)
+    source, at_errors, at_sound, left_out = natural_errors(traces)
+    assert (at_errors, at_sound, left_out) == ([0], [3], 1)
+    assert source.errors[0].wrong == [False, False, True]
 
 
 def test_the_report_shows_right_and_wrong_traces_alike() -> None:

@@ -6,7 +6,6 @@ order in which samples are listed changes nothing. A score that is not a number 
 otherwise lose or win every comparison without a word.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
 from math import comb
@@ -15,20 +14,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reasoning_irl.eval import weighted
+
 Floats = NDArray[np.float64]
 
 
-def _numbers(values: ArrayLike, what: str) -> Floats:
-    """A flat float64 array, or ValueError where it is not flat or holds NaN."""
+def checked_numbers(values: ArrayLike, what: str, *, finite: bool = False) -> Floats:
+    """A flat float64 array, or ValueError where it is not flat, holds NaN, or must be and is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{what} must be one-dimensional, got shape {array.shape}")
     if np.isnan(array).any():
         raise ValueError(f"{what} hold NaN at index {int(np.flatnonzero(np.isnan(array))[0])}")
+    if finite and np.isinf(array).any():
+        raise ValueError(f"{what} must be finite, and are not at index {int(np.flatnonzero(np.isinf(array))[0])}")
     return array
 
 
-def _flags(values: ArrayLike, length: int, what: str) -> NDArray[np.bool_]:
+def checked_flags(values: ArrayLike, length: int, what: str) -> NDArray[np.bool_]:
     """A flat bool array of the given length; an unknown (None) is an error, not a no."""
     array = np.asarray(values)
     if array.shape != (length,):
@@ -59,7 +62,7 @@ def pass_at_k(n_correct: int, n_samples: int, k: int) -> float:
 
 def oracle_at_n(correct: ArrayLike, n: int) -> float:
     """What a perfect reranker of n samples would reach: pass@n of `correct` (N,)."""
-    flags = _flags(correct, np.size(correct), "correct")
+    flags = checked_flags(correct, np.size(correct), "correct")
     return pass_at_k(int(flags.sum()), flags.size, n)
 
 
@@ -70,8 +73,8 @@ def best_of_n(scores: ArrayLike, correct: ArrayLike, n: int) -> float:
     it. The best of a subset equals v in C(L + m, n) - C(L, n) of the C(N, n) subsets, and by symmetry c / m
     of the tied winners are right. Integer arithmetic throughout, so it stays exact for large N.
     """
-    values = _numbers(scores, "scores")
-    flags = _flags(correct, values.size, "correct")
+    values = checked_numbers(scores, "scores")
+    flags = checked_flags(correct, values.size, "correct")
     _check_subset(n, values.size)
     _, group = np.unique(values, return_inverse=True)
     below, expected = 0, 0.0
@@ -84,18 +87,15 @@ def best_of_n(scores: ArrayLike, correct: ArrayLike, n: int) -> float:
     return expected
 
 
-def majority_at(keys: Sequence[Hashable | None], correct: ArrayLike) -> float:
-    """Share of right answers among the samples whose answer is the most frequent one (all N samples vote).
+def majority_at(keys: Sequence[Hashable | None], correct: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Share of right answers among the samples whose answer has the most votes (all N samples vote).
 
-    Answers tied for the lead share the win equally. None means that a sample gave no answer; it wins only
-    where no sample gave one.
+    A sample has one vote, or `weights` (N,) of at least 0 of them. Answers tied for the lead share the win equally.
+    None means that a sample gave no answer; it wins only where no sample gave one.
     """
-    flags = _flags(correct, len(keys), "correct")
-    if not keys:
+    if not len(keys):
         raise ValueError("no samples to vote")
-    votes = Counter(key for key in keys if key is not None) or Counter(keys)
-    lead = max(votes.values())
-    return float(np.mean([flag for key, flag in zip(keys, flags, strict=True) if votes[key] == lead]))
+    return majority_curve(keys, correct, [len(keys)], np.random.default_rng(0), weights)[0]
 
 
 def majority_curve(
@@ -103,43 +103,67 @@ def majority_curve(
     correct: ArrayLike,
     ns: Sequence[int],
     rng: np.random.Generator,
+    weights: ArrayLike | None = None,
     draws: int = 200,
 ) -> list[float]:
-    """Majority vote of n of the N samples, for each n of `ns`.
+    """Majority vote of n of the N samples, for each n of `ns`; see `majority_at`.
 
-    All C(N, n) subsets are used where they number at most `draws` (n = N always does); otherwise it is the
+    All C(N, n) subsets are used where they number at most `draws` (n = 1 and n = N in general do); otherwise it is the
     mean over `draws` random subsets, with a standard error of at most 0.5 / sqrt(draws).
     """
-    flags = _flags(correct, len(keys), "correct")
+    size = len(keys)
+    flags = checked_flags(correct, size, "correct")
+    votes = np.ones(size) if weights is None else checked_numbers(weights, "weights", finite=True)
+    if votes.shape != (size,) or (votes < 0).any():
+        raise ValueError(f"weights must be {size} numbers of at least 0")
+    codes = {key: code for code, key in enumerate(dict.fromkeys(keys))}
+    is_of = np.zeros((size, len(codes)))  # (N, K): sample i gave answer k
+    is_of[np.arange(size), [codes[key] for key in keys]] = 1.0
     curve = []
     for n in ns:
-        _check_subset(n, len(keys))
-        if comb(len(keys), n) <= draws:
-            subsets = [list(subset) for subset in combinations(range(len(keys)), n)]
+        _check_subset(n, size)
+        if comb(size, n) <= draws:
+            subsets = np.array(list(combinations(range(size), n)))  # (subsets, n)
         else:
-            subsets = [rng.choice(len(keys), size=n, replace=False).tolist() for _ in range(draws)]
-        curve.append(float(np.mean([majority_at([keys[i] for i in s], flags[s]) for s in subsets])))
+            subsets = rng.random((draws, size)).argsort(axis=1)[:, :n]
+        held = is_of[subsets]  # (subsets, n, K)
+        given = held.sum(axis=1)
+        votes_for = np.where(given > 0, np.einsum("snk,sn->sk", held, votes[subsets]), -1.0)
+        if None in codes:  # silence wins over answers that nobody gave, and over nothing else
+            votes_for[:, codes[None]] = np.where(given[:, codes[None]] > 0, -0.5, -1.0)
+        most = votes_for.max(axis=1, keepdims=True)
+        leads = votes_for >= most - 1e-12 * np.abs(most)  # sums of the same weights in another order are a tie
+        right = weighted.ratio(np.einsum("snk,sn->sk", held, flags[subsets].astype(np.float64)), given)
+        curve.append(float((np.where(leads, right, 0.0).sum(axis=1) / leads.sum(axis=1)).mean()))
     return curve
 
 
 # Telling right traces from wrong ones
 
 
+def _one(values: Floats) -> float | None:
+    """The only entry of (1,), None for NaN."""
+    return None if np.isnan(values[0]) else float(values[0])
+
+
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Chance that a right trace scores above a wrong one, ties counting half; None where one kind is missing.
 
-    `scores` (N,), `labels` (N,) true for right. Computed as the Mann-Whitney U from mid-ranks.
+    `scores` (N,), `labels` (N,) true for right. The Mann-Whitney U over the number of pairs.
     """
-    values = _numbers(scores, "scores")
-    positive = _flags(labels, values.size, "labels")
-    n_positive = int(positive.sum())
-    n_pairs = n_positive * (values.size - n_positive)
-    if n_pairs == 0:
-        return None
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    mid_ranks = np.cumsum(sizes) - (sizes - 1) / 2  # 1-based; equal values share the middle of their ranks
-    u = mid_ranks[group][positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(u / n_pairs)
+    values = checked_numbers(scores, "scores")
+    positive = checked_flags(labels, values.size, "labels")
+    return _one(weighted.auroc(values, positive, np.ones((1, values.size))))
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """AUPRC of right traces, as the step sum over recall with equal scores as one threshold; None for one kind only.
+
+    Its chance level is the share of right traces (Davis and Goadrich 2006, sec. 2).
+    """
+    values = checked_numbers(scores, "scores")
+    positive = checked_flags(labels, values.size, "labels")
+    return _one(weighted.average_precision(values, positive, np.ones((1, values.size))))
 
 
 def auroc_within_prompt(scores: ArrayLike, labels: ArrayLike, prompt_ids: Sequence[Hashable]) -> float | None:
@@ -147,8 +171,8 @@ def auroc_within_prompt(scores: ArrayLike, labels: ArrayLike, prompt_ids: Sequen
 
     Problems are weighted by their number of (right, wrong) pairs; None where no problem has such a pair.
     """
-    values = _numbers(scores, "scores")
-    positive = _flags(labels, values.size, "labels")
+    values = checked_numbers(scores, "scores")
+    positive = checked_flags(labels, values.size, "labels")
     if len(prompt_ids) != values.size:
         raise ValueError(f"{len(prompt_ids)} prompt ids for {values.size} scores")
     members: dict[Hashable, list[int]] = {}
@@ -164,19 +188,32 @@ def auroc_within_prompt(scores: ArrayLike, labels: ArrayLike, prompt_ids: Sequen
     return won / n_pairs if n_pairs else None
 
 
+def _columns(*columns: ArrayLike) -> list[Floats]:
+    found = [checked_numbers(column, "columns", finite=True) for column in columns]
+    if len({column.size for column in found}) > 1:
+        raise ValueError(f"columns of different lengths: {[column.size for column in found]}")
+    return found
+
+
 def pearson(x: ArrayLike, y: ArrayLike) -> float | None:
     """Linear correlation in [-1, 1] of two (N,) arrays; None where either is constant or N < 2."""
-    a, b = _numbers(x, "x"), _numbers(y, "y")
-    if a.shape != b.shape:
-        raise ValueError(f"x has shape {a.shape}, y {b.shape}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a correlation needs finite numbers")
-    # Asked of the values themselves: a constant's rounded mean would leave a spurious deviation.
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    a, b = a - a.mean(), b - b.mean()
-    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # tiny deviations would underflow when squared
-    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+    a, b = _columns(x, y)
+    return _one(weighted.correlation(a, b, np.ones((1, a.size)))) if a.size else None
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
+    """Correlation of the mid-ranks of two (N,) arrays; None where either is constant or N < 2."""
+    a, b = _columns(x, y)
+    return _one(weighted.rank_correlation(a, b, np.ones((1, a.size)))) if a.size else None
+
+
+def partial_correlation(x: ArrayLike, y: ArrayLike, controls: Sequence[ArrayLike]) -> float | None:
+    """Correlation of x and y (N,) with the linear part of the controls (N,) each taken out of both.
+
+    None where the controls leave nothing of one of them.
+    """
+    a, b, *given = _columns(x, y, *controls)
+    return _one(weighted.partial_correlation(a, b, given, np.ones((1, a.size)))) if a.size else None
 
 
 # Rewards of tokens, steps and traces
@@ -200,7 +237,7 @@ def step_scores(token_rewards: ArrayLike, step_ids: ArrayLike, how: str = "mean"
     scores +inf: nothing speaks against it. `n_steps` is S where steps at the end may lack tokens (a truncated
     trace); else the largest id.
     """
-    rewards = _numbers(token_rewards, "token rewards")
+    rewards = checked_numbers(token_rewards, "token rewards")
     ids = _step_ids(step_ids, rewards.size)
     largest = int(ids.max(initial=0))
     count = largest if n_steps is None else n_steps
@@ -228,7 +265,7 @@ class Aggregation(Protocol):
 
 def _over_tokens(reduce: Callable[[Floats], np.float64]) -> Aggregation:
     def aggregate(token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float:  # noqa: ARG001
-        rewards = _numbers(token_rewards, "token rewards")
+        rewards = checked_numbers(token_rewards, "token rewards")
         if rewards.size == 0:
             raise ValueError("a trace with no tokens has no score")
         return float(reduce(rewards))
@@ -258,7 +295,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
 
 def first_error_hit(step_scores: Sequence[float] | Floats, first_error_step: int, k: int = 1) -> float:
     """Chance that the labelled step (1-based) is among the k lowest of (S,), ties in random order."""
-    values = _numbers(step_scores, "step scores")
+    values = checked_numbers(step_scores, "step scores")
     if not 1 <= first_error_step <= values.size:
         raise ValueError(f"first error at step {first_error_step} of {values.size}")
     if k < 1:
@@ -278,7 +315,18 @@ def chance_hit(n_steps: int, k: int = 1) -> float:
 # How sure a number is: percentile bootstrap over problems, as samples of one problem are not independent
 
 
-def _percentiles(statistics: ArrayLike, level: float) -> tuple[float, float]:
+def bootstrap_weights(n_problems: int, rng: np.random.Generator, draws: int = 1000) -> NDArray[np.int32]:
+    """(draws, P): how often each problem is in each resample of P problems with replacement."""
+    if n_problems < 1:
+        raise ValueError("no problems to resample")
+    weights = np.empty((draws, n_problems), dtype=np.int32)
+    for draw in weights:
+        draw[:] = np.bincount(rng.integers(n_problems, size=n_problems), minlength=n_problems)
+    return weights
+
+
+def percentiles(statistics: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of the statistics of the resamples."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     low, high = np.quantile(np.asarray(statistics, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
@@ -289,11 +337,8 @@ def bootstrap_interval(
     values_by_problem: ArrayLike, rng: np.random.Generator, draws: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
     """Interval of the mean of `values_by_problem` (P,), in their unit; one problem gives a width of 0."""
-    values = _numbers(values_by_problem, "values")
-    if values.size == 0:
-        raise ValueError("no problems to resample")
-    means = [values[rng.integers(values.size, size=values.size)].mean() for _ in range(draws)]
-    return _percentiles(means, level)
+    values = checked_numbers(values_by_problem, "values")
+    return percentiles(bootstrap_weights(values.size, rng, draws) @ values / values.size, level)
 
 
 def paired_bootstrap(
@@ -304,27 +349,8 @@ def paired_bootstrap(
     level: float = 0.95,
 ) -> tuple[float, float, float]:
     """Mean of a - b and its interval (difference, low, high); index p is the same problem in both."""
-    a, b = _numbers(values_a, "values_a"), _numbers(values_b, "values_b")
+    a, b = checked_numbers(values_a, "values_a"), checked_numbers(values_b, "values_b")
     if a.shape != b.shape:
         raise ValueError(f"not paired: {a.size} and {b.size} problems")
     low, high = bootstrap_interval(a - b, rng, draws, level)
     return float((a - b).mean()), low, high
-
-
-def bootstrap_statistic(
-    fn: Callable[[NDArray[np.int64]], float | None],
-    n_problems: int,
-    rng: np.random.Generator,
-    draws: int = 1000,
-    level: float = 0.95,
-) -> tuple[float, float] | None:
-    """Interval of a statistic that is no mean, such as a pooled AUROC.
-
-    `fn` takes the indices (P,) of the resampled problems, repeats included. Draws for which it is undefined
-    (None) are left out; None where it never is defined.
-    """
-    if n_problems < 1:
-        raise ValueError("no problems to resample")
-    drawn = (fn(rng.integers(n_problems, size=n_problems)) for _ in range(draws))
-    statistics = [value for value in drawn if value is not None]
-    return _percentiles(statistics, level) if statistics else None

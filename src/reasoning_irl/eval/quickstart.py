@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from reasoning_irl.data.jsonl import read_jsonl
-from reasoning_irl.eval.scoring import table, write_run_report
+from reasoning_irl.eval.scoring import write_run_report
 from reasoning_irl.eval.summary import Metrics, read_metrics, write_metrics
+from reasoning_irl.eval.tables import table
 from reasoning_irl.utils.run_folder import METRICS_FILE, REPORT_FILE, TRACES_FILE
 
 # Each policy, and where its own metrics stand within the run.

@@ -1,4 +1,4 @@
-"""What a score of a whole trace is worth: telling right from wrong, and choosing among samples of a problem."""
+"""What a score of a whole trace is worth for choosing among the samples of a problem."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasoning_irl.data.records import extract_answer
-from reasoning_irl.eval.metrics import (
-    AGGREGATIONS,
-    Floats,
-    auroc,
-    best_of_n,
-    majority_curve,
-    oracle_at_n,
-    pearson,
-)
-from reasoning_irl.eval.summary import Summary
+from reasoning_irl.eval.calibration import Platt, fit_platt
+from reasoning_irl.eval.metrics import AGGREGATIONS, Floats, auroc, best_of_n, majority_curve, step_scores
+from reasoning_irl.eval.summary import Summary, mean_of
 from reasoning_irl.eval.trace_file import Trace
-from reasoning_irl.rewards.answers import majority_key
+from reasoning_irl.rewards.checking import vote
+from reasoning_irl.rewards.kinds import AnswerKind
 
-AGGREGATION_CHOICES = ("mean", "min", "step_min", "last")
-ONE_CLASS = "undefined: the traces are all right or all wrong"
+# "product" is of the steps' calibrated probabilities (Lightman et al. 2023); the others stand in metrics.
+PRODUCT = "product"
+AGGREGATION_CHOICES = ("mean", "min", "step_min", "last", PRODUCT)
 NOT_SCORED = "not scored: this run has no such model"
+NO_ANSWERS = "undefined: no completion has an answer to vote for"
+BASELINES = ("random", "majority", "length", "logprob", "entropy", "frozen")  # each is set against the reward
+ALL_NS = 16  # best of n for every n up to this many, then for powers of two
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,14 @@ class Labelled:
     def n_samples(self) -> int:
         """The samples that every problem has at least."""
         return min(map(len, self.members), default=0)
+
+    @property
+    def problem_of(self) -> NDArray[np.int64]:
+        """(N,) the problem, from 0, of each trace."""
+        problems = np.empty(len(self.traces), dtype=np.int64)
+        for problem, group in enumerate(self.members):
+            problems[group] = problem
+        return problems
 
 
 def labelled(traces: Sequence[Trace], split: str) -> tuple[Labelled, list[int]]:
@@ -55,96 +61,107 @@ def labelled(traces: Sequence[Trace], split: str) -> tuple[Labelled, list[int]]:
     ), places
 
 
-def trace_scores(token_values: Sequence[Sequence[float]], traces: Sequence[Trace], how: str) -> Floats:
-    """Scores (N,) of traces from their tokens' values (N lists of T)."""
-    aggregate = AGGREGATIONS[how]
-    return np.array([aggregate(v, t.step_ids) for v, t in zip(token_values, traces, strict=True)], dtype=np.float64)
+@dataclass(frozen=True)
+class Reading:
+    """How the values of a trace's tokens become its score; `of_step` is the calibration that the product needs."""
+
+    aggregation: str
+    by: str  # what it was chosen by
+    of_step: Platt | None = None
+
+    def scores(self, token_values: Sequence[Sequence[float]], traces: Sequence[Trace]) -> Floats:
+        """Scores (N,) of traces from their tokens' values (N lists of T)."""
+        pairs = zip(token_values, traces, strict=True)
+        if self.aggregation == PRODUCT:
+            assert self.of_step is not None
+            return np.array([self.of_step.log_probabilities(_means(v, t)).sum() for v, t in pairs], dtype=np.float64)
+        aggregate = AGGREGATIONS[self.aggregation]
+        return np.array([aggregate(v, t.step_ids) for v, t in pairs], dtype=np.float64)
 
 
-def choose_aggregation(token_values: Sequence[Sequence[float]], data: Labelled) -> tuple[str, str]:
-    """(aggregation, what it was chosen by): the best AUROC over all traces.
+def _means(token_values: Sequence[float], trace: Trace) -> Floats:
+    """Mean value (S,) of each step with tokens; a trace without steps is one step."""
+    means = step_scores(token_values, trace.step_ids)
+    means = means[np.isfinite(means)]
+    return means if means.size else np.array([np.mean(token_values)])
 
-    AUROC within problems has far fewer pairs and, on a few hundred problems, picks by noise.
+
+def choose_reading(token_values: Sequence[Sequence[float]], data: Labelled) -> Reading:
+    """The reading with the best AUROC over all traces of `data`, the validation split.
+
+    AUROC within problems has far fewer pairs and, on a few hundred problems, picks by noise. For the product, the mean
+    of each step is calibrated to whether its whole trace is right.
     """
-    areas = {how: auroc(trace_scores(token_values, data.traces, how), data.correct) for how in AGGREGATION_CHOICES}
-    known = {how: area for how, area in areas.items() if area is not None}
+    means = [_means(values, trace) for values, trace in zip(token_values, data.traces, strict=True)]
+    of_trace = [np.full(steps.size, right) for steps, right in zip(means, data.correct, strict=True)]
+    of_step = fit_platt(np.concatenate(means), np.concatenate(of_trace)) if means else None
+    areas = {}
+    for how in AGGREGATION_CHOICES:
+        if how != PRODUCT or of_step is not None:
+            reading = Reading(how, "auroc on validation", of_step)
+            areas[reading] = auroc(reading.scores(token_values, data.traces), data.correct)
+    known = {reading: area for reading, area in areas.items() if area is not None}
     if not known:
-        return AGGREGATION_CHOICES[0], "default: no validation traces of both kinds"
-    return max(known, key=lambda how: known[how]), "auroc on validation"
+        return Reading(AGGREGATION_CHOICES[0], "default: no validation traces of both kinds")
+    return max(known, key=lambda reading: known[reading])
 
 
-def report_scores(summary: Summary, method: str, scores: Floats | None, data: Labelled) -> None:
-    """AUROC, AUROC within problems, and the correlation with length (tokens), of scores (N,)."""
-    if scores is None:
-        for name in ("auroc", "auroc_within_prompt", "length_correlation"):
-            summary.missing(f"{method}/{name}", NOT_SCORED)
-        return
-    members = [np.array(group) for group in data.members]
+def report_reranking(
+    summary: Summary,
+    scores: Mapping[str, Floats | None],
+    probabilities: Mapping[str, Floats | None],
+    data: Labelled,
+    seed: int,
+) -> None:
+    """Best of n by each score and votes weighted by it, beside the plain vote; the differences; curves over n.
 
-    def pooled(problems: NDArray[np.int64]) -> float | None:
-        at = np.concatenate([members[p] for p in problems])
-        return auroc(scores[at], data.correct[at])
-
-    def correlation(problems: NDArray[np.int64]) -> float | None:
-        at = np.concatenate([members[p] for p in problems])
-        return pearson(scores[at], data.lengths[at])
-
-    won, pairs = _pairs_won(scores, data)
-    summary.statistic(f"{method}/auroc", pooled, len(members), ONE_CLASS)
-    no_pairs = "undefined: no problem has both a right and a wrong trace"
-    summary.ratio(f"{method}/auroc_within_prompt", won, pairs, no_pairs)
-    if method != "length":
-        constant = "undefined: the scores or the lengths are all equal"
-        summary.statistic(f"{method}/length_correlation", correlation, len(members), constant)
-
-
-def _pairs_won(scores: Floats, data: Labelled) -> tuple[list[float], list[float]]:
-    """(right, wrong) pairs of each problem (P,) that the score puts in order, and how many there are."""
-    won, pairs = [], []
-    for group in data.members:
-        n_right = int(data.correct[group].sum())
-        count = n_right * (len(group) - n_right)
-        won.append((auroc(scores[group], data.correct[group]) or 0.0) * count)
-        pairs.append(float(count))
-    return won, pairs
-
-
-def report_reranking(summary: Summary, scores: Mapping[str, Floats | None], data: Labelled, seed: int) -> None:
-    """Best of n by each score, beside chance, majority vote and oracle; the differences; and curves over n."""
+    `scores` (N,) by method, among them "random" (a constant: ties are settled by expectation) and "oracle" (whether the
+    trace is right); `probabilities` (N,) are the calibrated scores of the methods that weigh votes.
+    """
     n = data.n_samples
     if n == 0:
         return summary.missing("reward/rerank@1", "undefined: no test trace says whether it is correct")
-    ns = sorted({2**power for power in range(n.bit_length()) if 2**power <= n} | {n})
-    by_method: dict[str, NDArray[np.float64]] = {}  # (P, len(ns))
+    ns = sorted({k for k in range(1, n + 1) if k <= ALL_NS or k & (k - 1) == 0 or k == n})
+    rows: dict[str, Floats] = {}  # (P, len(ns)) by the name of the metric
     for method, values in scores.items():
+        name = f"oracle@{n}" if method == "oracle" else f"{method}/rerank@1|{n}"
         if values is None:
-            summary.missing(f"{method}/rerank@1|{n}", NOT_SCORED)
-            continue
-        by_method[method] = _rows(data, _best_of(values, data, ns))
-    by_method["random"] = _rows(data, lambda group: [data.correct[group].mean()] * len(ns))
-    by_method["oracle"] = _rows(data, lambda group: [oracle_at_n(data.correct[group], k) for k in ns])
-    keys = [_vote(trace) for trace in data.traces]
-    if any(key is not None for key in keys):
-        rng = np.random.default_rng(seed)
-        by_method["majority"] = _rows(
-            data, lambda group: majority_curve([keys[i] for i in group], data.correct[group], ns, rng)
-        )
-    else:
-        summary.missing(f"majority@{n}", "undefined: no completion has an answer to vote for")
-    for method, rows in by_method.items():
-        name = f"{method}@{n}" if method in ("majority", "oracle") else f"{method}/rerank@1|{n}"
-        summary.mean(name, rows[:, -1])
-        summary.metrics[f"curve/{method}"] = rows.mean(axis=0).tolist()
-    summary.metrics["curve/n"] = ns
-    for other in ("random", "majority", "logprob", "frozen", "length"):
-        name = f"reward_minus_{other}/rerank@1|{n}"
-        if other in by_method:
-            summary.difference(name, by_method["reward"][:, -1], by_method[other][:, -1])
+            summary.missing(name, NOT_SCORED)
         else:
-            summary.missing(name, f"undefined: there is no {other}")
+            rows[name] = _rows(data, _best_of(values, data, ns))
+            summary.metrics[f"curve/{method}"] = rows[name].mean(axis=0).tolist()
+    keys = [_vote(trace) for trace in data.traces]
+    votes: dict[str, Floats | None] = {f"majority@{n}": np.ones(len(keys))}
+    votes |= {f"{method}/weighted_majority@{n}": weights for method, weights in probabilities.items()}
+    for name, weights in votes.items():
+        if weights is None or not any(key is not None for key in keys):
+            summary.missing(name, NO_ANSWERS if weights is not None else "undefined: no calibrated score to weigh by")
+            continue
+        # The same generator for each, so that all vote on the same subsets.
+        rows[name] = _rows(data, _vote_of(keys, weights, data, ns, np.random.default_rng(seed)))
+        curve = "majority" if name == f"majority@{n}" else name.split("@")[0]
+        summary.metrics[f"curve/{curve}"] = rows[name].mean(axis=0).tolist()
+    for name, values in rows.items():
+        summary.mean(name, values[:, -1])
+    summary.metrics["curve/n"] = ns
+
+    for metric in ("rerank@1|", "weighted_majority@"):
+        for other in BASELINES:
+            of_other = f"majority@{n}" if other == "majority" else f"{other}/{metric}{n}"
+            if metric == "weighted_majority@" and other == "random":
+                continue  # random weights are the plain vote
+            name = f"reward_minus_{other}/{metric}{n}"
+            mine = rows.get(f"reward/{metric}{n}")
+            if mine is None or of_other not in rows:
+                summary.missing(
+                    name, f"undefined: there is no {other if mine is not None else 'reward'} to set it against"
+                )
+            else:
+                a, b = mean_of(mine[:, -1]), mean_of(rows[of_other][:, -1])
+                summary.difference(name, a, b, len(data.members), "")
 
 
-def _rows(data: Labelled, curve: Callable[[list[int]], list[float]]) -> NDArray[np.float64]:
+def _rows(data: Labelled, curve: Callable[[list[int]], list[float]]) -> Floats:
     return np.array([curve(group) for group in data.members], dtype=np.float64)
 
 
@@ -152,7 +169,16 @@ def _best_of(scores: Floats, data: Labelled, ns: Sequence[int]) -> Callable[[lis
     return lambda group: [best_of_n(scores[group], data.correct[group], n) for n in ns]
 
 
+def _vote_of(
+    keys: Sequence[Hashable | None], weights: Floats, data: Labelled, ns: Sequence[int], rng: np.random.Generator
+) -> Callable[[list[int]], list[float]]:
+    return lambda group: majority_curve([keys[i] for i in group], data.correct[group], ns, rng, weights[group])
+
+
 def _vote(trace: Trace) -> Hashable | None:
     """What a trace votes for; the answer in its text comes before one that a file names."""
     answer = extract_answer(trace.row["completion"]) or trace.row.get("answer")
-    return majority_key(None if answer is None else str(answer))
+    kind = AnswerKind(trace.row.get("answer_kind", AnswerKind.text))
+    prompt = trace.row.get("prompt")
+    question = prompt[-1]["content"] if isinstance(prompt, list) else str(trace.row.get("question") or prompt)
+    return vote(None if answer is None else str(answer), kind, question)

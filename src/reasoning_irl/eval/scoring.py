@@ -5,7 +5,7 @@ split, for each method by itself; every reported figure is of the test split.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,19 @@ from reasoning_irl.config.schema import IRLEvalConfig
 from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence
 from reasoning_irl.eval.evaluate import progress_bar, to_jsonl
 from reasoning_irl.eval.generation import on_best_device, score_by_length
-from reasoning_irl.eval.localisation import LabelledError, natural_errors, planted_errors, report_hits
+from reasoning_irl.eval.localisation import Source, SteppedTrace, natural_errors, planted_errors, report_localisation
 from reasoning_irl.eval.metrics import Floats
+from reasoning_irl.eval.policy_entropy import negative_entropies
 from reasoning_irl.eval.policy_logprobs import TokenValues, policy_logprobs
+from reasoning_irl.eval.quality import calibrate, report_positions, report_quality, report_reliability
 from reasoning_irl.eval.report import write_report
-from reasoning_irl.eval.reranking import (
-    choose_aggregation,
-    labelled,
-    report_reranking,
-    report_scores,
-    trace_scores,
-)
+from reasoning_irl.eval.reranking import choose_reading, labelled, report_reranking
 from reasoning_irl.eval.summary import Metrics, Summary, read_metrics, write_metrics
+from reasoning_irl.eval.tables import table
 from reasoning_irl.eval.trace_file import TEST, VALIDATION, Trace, read_traces
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import load_reward_model
-from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.errors import ConfigError, DataError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     FIGURES,
@@ -48,8 +45,11 @@ from reasoning_irl.utils.run_folder import (
     write_atomically,
 )
 
-METHODS = ("reward", "frozen", "logprob")  # those that score tokens
-OWN_KEYS = (*METHODS, "length", "random", "chance", "first_step", "last_step", "choice", "curve", "reward_minus_")
+METHODS = ("reward", "frozen", "logprob", "entropy")  # those that score tokens
+WHOLE = ("length", "random", "oracle")  # those that score traces
+RULES = ("chance", "first_step", "last_step")  # those that name a step without a model
+OTHERS = ("choice", "curve", "calibration", "position", "n_natural", "n_planted")
+OWN_KEYS = (*METHODS, "length", "random", "oracle/", *RULES, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,21 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
         refuse_to_overwrite(output_dir, [TRACES_FILE])
     tokenizer = load_tokenizer(sources.tokenizer)
     traces = read_traces(sources.traces, tokenizer, config.eval.validation_share, config.seed)
-    natural, n_left_out = natural_errors(traces)
+    natural, at_errors, at_sound, n_left_out = natural_errors(traces)
     planted = _planted(config, tokenizer, traces)
-    sequences = [trace.sequence for trace in traces] + [error.sequence for error in planted]
-    values = _score_all(config, sources, tokenizer, traces, sequences)
+    scored: list[Trace | SteppedTrace] = [*traces, *planted.errors, *planted.sound]
+    values = _score_all(config, sources, tokenizer, traces, [trace.sequence for trace in scored])
+    _refuse_infinite(values, [trace.problem for trace in scored])
 
     summary = Summary(config.eval.bootstrap_draws, config.seed)
     scores = _report_traces(summary, traces, values, config.seed)
     why = "undefined: no test trace has a first_error_step that its text shows"
-    at_natural = {m: v and [v[place] for place, _ in natural] for m, v in values.items()}
-    report_hits(summary, "natural", [error for _, error in natural], at_natural, why)
+    report_localisation(summary, "natural", natural, _picked(values, at_errors, at_sound), why)
     summary.metrics["n_natural_left_out"] = n_left_out
     why = "undefined: no planted errors (they need run_dir and eval.n_planted)"
-    report_hits(summary, "planted", planted, {m: v and v[len(traces) :] for m, v in values.items()}, why)
+    sound_from = len(traces) + len(planted.errors)
+    places = range(len(traces), sound_from), range(sound_from, len(scored))
+    report_localisation(summary, "planted", planted, _picked(values, *places), why)
     summary.metrics["choice/supervision"] = "the answer labels of the validation split choose how scores are read"
 
     # What an earlier scoring wrote goes, so that none of its notes outlives it.
@@ -127,9 +129,9 @@ def _has_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
     return own is None or load_tokenizer(str(own)).get_vocab() == tokenizer.get_vocab()
 
 
-def _planted(config: IRLEvalConfig, tokenizer: PreTrainedTokenizerBase, traces: list[Trace]) -> list[LabelledError]:
+def _planted(config: IRLEvalConfig, tokenizer: PreTrainedTokenizerBase, traces: list[Trace]) -> Source:
     if not config.run_dir or not config.eval.n_planted or not config.eval.planted_kinds:
-        return []
+        return Source()
     run = load_run_config(Path(config.run_dir))
     length = run.training.max_completion_length if "training" in run else NO_LIMIT
     return planted_errors(
@@ -164,13 +166,36 @@ def _score_all(
 
     values = {"reward": rewards(sources.reward, "reward"), "frozen": rewards(sources.frozen, "frozen reward")}
     logprobs = policy_logprobs(config, sources.traces, sources.policy, tokenizer, traces, sequences)
-    return {**values, "logprob": logprobs}
+    entropies = negative_entropies(config, sources.policy, tokenizer, traces, sequences)
+    return {**values, "logprob": logprobs, "entropy": entropies}
+
+
+def _picked(
+    values: Mapping[str, TokenValues | None], at_errors: Sequence[int], at_sound: Sequence[int]
+) -> dict[str, tuple[TokenValues, TokenValues] | None]:
+    """The token values of the traces at two lists of places, by method."""
+    return {
+        method: None if known is None else ([known[at] for at in at_errors], [known[at] for at in at_sound])
+        for method, known in values.items()
+    }
+
+
+def _refuse_infinite(values: Mapping[str, TokenValues | None], problems: Sequence[str]) -> None:
+    """Raises DataError for a value that is not a finite number: it would win or lose every comparison unseen."""
+    for method, of_sequences in values.items():
+        for at, of_tokens in enumerate(of_sequences or []):
+            if not np.isfinite(of_tokens).all():
+                token = int(np.flatnonzero(~np.isfinite(of_tokens))[0])
+                raise DataError(
+                    f"the {method} of trace {at + 1} (problem {problems[at]!r}) is {of_tokens[token]} at token "
+                    f"{token + 1}: check the model that gave it, or leave the trace out"
+                )
 
 
 def _report_traces(
     summary: Summary, traces: list[Trace], values: dict[str, TokenValues | None], seed: int
 ) -> dict[str, Floats]:
-    """Reports reranking and AUROC; returns the scores (N,) of all traces by method."""
+    """Reports what each score of a whole trace is worth; returns the scores (N,) of all traces by method."""
     test, at_test = labelled(traces, TEST)
     validation, at_validation = labelled(traces, VALIDATION)
     summary.metrics |= {
@@ -182,18 +207,28 @@ def _report_traces(
     }
     scores: dict[str, Floats] = {}
     of_test: dict[str, Floats | None] = {}
+    of_validation: dict[str, Floats | None] = {}
     for method in METHODS:
         token_values = values[method]
-        of_test[method] = None
+        of_test[method] = of_validation[method] = None
         if token_values is not None:
-            how, why = choose_aggregation([token_values[i] for i in at_validation], validation)
-            summary.metrics |= {f"choice/{method}/aggregation": how, f"choice/{method}/aggregation/by": why}
-            scores[method] = trace_scores(token_values[: len(traces)], traces, how)
-            of_test[method] = scores[method][at_test]
-    of_test["length"] = -test.lengths
-    for method, chosen in of_test.items():
-        report_scores(summary, method, chosen, test)
-    report_reranking(summary, of_test, test, seed)
+            reading = choose_reading([token_values[i] for i in at_validation], validation)
+            summary.metrics |= {f"choice/{method}/aggregation": reading.aggregation}
+            summary.metrics |= {f"choice/{method}/aggregation/by": reading.by}
+            scores[method] = reading.scores(token_values[: len(traces)], traces)
+            of_test[method], of_validation[method] = scores[method][at_test], scores[method][at_validation]
+    for of_split, data in ((of_test, test), (of_validation, validation)):
+        # A constant for random: ties are settled by expectation.
+        whole = (-data.lengths, np.zeros(len(data.traces)), data.correct.astype(np.float64))
+        of_split |= dict(zip(WHOLE, whole, strict=True))
+    probabilities = calibrate(summary, of_test, of_validation, validation)
+    report_quality(summary, of_test, probabilities, test)
+    voting = {method: probabilities[method] for method in of_test if method not in ("random", "oracle")}
+    report_reranking(summary, of_test, voting, test, seed)
+    for method in METHODS:
+        token_values = values[method]
+        report_reliability(summary, method, probabilities[method], test)
+        report_positions(summary, method, token_values and [token_values[i] for i in at_test], test)
     return scores
 
 
@@ -251,25 +286,3 @@ def summary_rows(metrics: Metrics) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def table(metrics: Metrics) -> str:
-    """One aligned text table, a line a method."""
-    n = metrics["n_rerank"]
-    columns = {
-        f"rerank@1|{n}": f"rerank@1|{n}",
-        "AUROC": "auroc",
-        "within problem": "auroc_within_prompt",
-        "hit planted": "first_error_hit@1/planted",
-        "hit natural": "first_error_hit@1/natural",
-    }
-    lines = [["method", *columns]]
-    for method in (*METHODS, "length", "random", "majority", "oracle", "chance", "first_step", "last_step"):
-        cells = [metrics.get(f"{method}/{key}") for key in columns.values()]
-        if method in ("majority", "oracle"):
-            cells[0] = metrics.get(f"{method}@{n}")
-        lines.append([method, *("-" if cell is None else f"{cell:.3f}" for cell in cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    head = f"{metrics['n_test_problems']} test problems, supervision: {metrics.get('supervision', 'not declared')}"
-    body = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join([head, *body])
