@@ -1,6 +1,7 @@
 """W&B without a network: what an offline run holds, who may go online, and that nothing is lost without W&B."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,17 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def read_run(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """The records of the one offline run below a folder.
+    """The records of the one offline run below a folder; W&B's own process writes the last of them a little later."""
+    for _ in range(200):
+        records = parse(folder)
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    pytest.fail("the run file has no end")
+
+
+def parse(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """The records that a run file holds so far.
 
     The file is a header of 7 bytes and then LevelDB's log format: blocks of 32 KiB, and in them pieces of records,
     each with a checksum (4 bytes), a length (2) and a type (1: whole, 2: first, 3: middle, 4: last).
