@@ -23,18 +23,19 @@ def token_logps(
 
     Values on padding mean nothing.
     """
-    width = tokens.completion_ids.size(1)
-    output: Any = model(
-        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, logits_to_keep=width + 1, use_cache=False
-    )
-    logits = output.logits[:, -width - 1 : -1]  # (B, T, V)
-    rows = max(1, max_elements // (width * logits.size(-1)))
+    # Sequences are joined and padded on the right, where causal attention never looks: no mask that a backend may
+    # read in its own way, and the fast kernels.
+    ids, columns = tokens.compact()  # (B, L), (B, T)
+    first = int(tokens.prompt_mask.sum(1).min()) - 1  # the earliest position that is read
+    output: Any = model(input_ids=ids, logits_to_keep=ids.size(1) - first, use_cache=False)
+    logits, following = output.logits[:, :-1], ids[:, first + 1 :]  # (B, S, V), (B, S)
+    rows = max(1, max_elements // (following.size(1) * logits.size(-1)))
     parts = []
     for start in range(0, len(tokens), rows):
-        arguments = (logits[start : start + rows], tokens.completion_ids[start : start + rows], temperature)
+        arguments = (logits[start : start + rows], following[start : start + rows], temperature)
         in_parts = torch.is_grad_enabled() and rows < len(tokens)
         parts.append(checkpoint(_of_logits, *arguments, use_reentrant=False) if in_parts else _of_logits(*arguments))
-    logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
+    logps, entropies = (torch.cat(column).gather(1, columns - first - 1) for column in zip(*parts, strict=True))
     return logps, entropies
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
 
 from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConfig
 from reasoning_irl.data.alignment import TokenBridge
@@ -120,7 +121,8 @@ class AIRLTrainer(GRPOTrainer):
         tokens, group_size = self._group(rollouts, inputs)
         logps = self._logps(tokens) if self._needs_logps(out) else None
         rewards = self._rewards(tokens, logps if self._is_airl_form else None)
-        out |= {
+        # Nothing else is handed on: a backend adds rows of its own, which the experts' rows would not match.
+        batch = {
             "prompt_ids": tokens.prompt_ids,
             "prompt_mask": tokens.prompt_mask,
             "completion_ids": tokens.completion_ids,
@@ -137,12 +139,12 @@ class AIRLTrainer(GRPOTrainer):
             ),
         }
         if "old_per_token_logps" in out:
-            out["old_per_token_logps"] = logps
+            batch["old_per_token_logps"] = logps
         if "ref_per_token_logps" in out:
-            out["ref_per_token_logps"] = self._reference_logps(tokens)
+            batch["ref_per_token_logps"] = self._reference_logps(tokens)
         self._watch_rewards(rewards, tokens)
-        self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, out["advantages"])
-        return out
+        self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, batch["advantages"])
+        return batch
 
     def warm_up_discriminator(self, progress: Any) -> None:
         """The first updates, on perturbed experts alone, before the policy moves; `progress` wraps the range."""
@@ -231,10 +233,16 @@ class AIRLTrainer(GRPOTrainer):
     def _reference_logps(self, tokens: TokenBatch) -> Tensor:
         if self.ref_model is not None:
             return self._logps(tokens, self.ref_model)
-        with self.accelerator.unwrap_model(self.model).disable_adapter():
+        policy: Any = self.accelerator.unwrap_model(self.model)
+        # An adapter that was trained before is kept as `ref`; without one the start is the model below a new adapter.
+        with use_adapter(policy, "ref" if "ref" in policy.peft_config else None):
             return self._logps(tokens)
 
     # ---- the policy's loss
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """The trainer's own loss on every backend: Unsloth's `compute_loss` on a GPU packs rows to the left."""
+        return self._compute_loss(model, inputs)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         mask = inputs["completion_mask"]
