@@ -46,10 +46,15 @@ CURVES = [
     ("curve/oracle", "oracle", GREY, (0, (1, 1.5))),
     ("curve/reward", "learned reward", BLUE, "-"),
     ("curve/majority", "majority vote", GREEN, "-"),
+    ("curve/reward/weighted_majority", "vote weighted by reward", GREEN, (0, (4, 2))),
     ("curve/logprob", "log-probability", PURPLE, "-"),
+    ("curve/entropy", "entropy", VERMILION, "-"),
     ("curve/length", "length", SKY, "-"),
     ("curve/random", "random", BLACK, (0, (4, 2))),
 ]
+
+# Lines of the reliability diagram: method, label, colour, marker.
+RELIABILITY = [("reward", "learned reward", BLUE, "o"), ("logprob", "log-probability", PURPLE, "s")]
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -155,12 +160,60 @@ def rerank_vs_n(metrics: dict[str, Any], folder: Path) -> list[Path]:
     for key, label, colour, dashes in drawn:
         axes.plot(ns, metrics[key], color=colour, linestyle=dashes, marker="o", markersize=3, label=label)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ns, [str(n) for n in ns])
+    ticks = [n for n in ns if n == ns[-1] or n & (n - 1) == 0]  # powers of two: all would run into each other
+    axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
     axes.set_xlabel("samples to choose from, n")
     axes.set_ylabel("share of problems right")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, folder, "rerank_vs_n")
+
+
+def calibration(metrics: dict[str, Any], folder: Path) -> list[Path]:
+    """Reliability diagram: share of right traces against the calibrated probability, with 95 % intervals."""
+    drawn = [row for row in RELIABILITY if metrics.get(f"calibration/{row[0]}/bin_count")]
+    if not drawn:
+        return []
+    figure, axes = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (1, 1.5)))
+    for method, label, colour, marker in drawn:
+        keys = (
+            f"calibration/{method}/bin_{key}" for key in ("confidence", "accuracy", "accuracy_low", "accuracy_high")
+        )
+        x, y, low, high = zip(*(row for row in zip(*(metrics[key] for key in keys), strict=True) if None not in row))
+        bars = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+        ece = metrics.get(f"{method}/ece")
+        label = label if ece is None else f"{label}, ECE {ece:.3f}"
+        axes.errorbar(
+            x, y, np.clip(bars, 0, None), color=colour, marker=marker, markersize=3.5, elinewidth=0.8, label=label
+        )
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("calibrated probability of being right")
+    axes.set_ylabel("share of traces right")
+    axes.legend(loc="upper left")
+    return save(figure, folder, "calibration")
+
+
+def reward_by_position(metrics: dict[str, Any], folder: Path) -> list[Path]:
+    """Mean token reward in each tenth of a trace, right against wrong, with 95 % intervals."""
+    figure, axes = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
+    for kind, colour, marker in (("right", RIGHT, "o"), ("wrong", WRONG, "s")):
+        keys = (f"position/reward/{kind}{end}" for end in ("", "_low", "_high"))
+        lists = [metrics.get(key) or [] for key in keys]
+        rows = [(at, *row) for at, row in enumerate(zip(*lists, strict=True)) if None not in row]
+        if rows:
+            parts, means, low, high = zip(*rows, strict=True)
+            x = [100 * (part + 0.5) / len(lists[0]) for part in parts]
+            axes.plot(x, means, color=colour, marker=marker, markersize=3, label=kind)
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    if not axes.has_data():
+        return []
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("place in the trace (% of its tokens)")
+    axes.set_ylabel("mean token reward")
+    axes.legend(title="traces")
+    return save(figure, folder, "reward_by_position")
 
 
 def plot_run(run_dir: Path) -> list[Path]:
@@ -171,6 +224,8 @@ def plot_run(run_dir: Path) -> list[Path]:
         ("training_curves", "train_log.jsonl", training_curves),
         ("reward_distributions", "traces.jsonl", reward_distributions),
         ("rerank_vs_n", "metrics.json", rerank_vs_n),
+        ("calibration", "metrics.json", calibration),
+        ("reward_by_position", "metrics.json", reward_by_position),
     ]
     if not (run_dir / "traces.jsonl").exists():
         raise FileNotFoundError(f"{run_dir / 'traces.jsonl'} is missing: evaluate the run first")

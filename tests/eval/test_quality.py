@@ -127,6 +127,15 @@ def test_curves_of_choosing_stand_beside_each_other(data: Labelled, scores: Floa
     assert "no frozen" in found["reward_minus_frozen/rerank@1|4/note"]
 
 
+def test_every_vote_is_on_the_same_subsets() -> None:
+    """Trap: subsets drawn anew for each kind of vote, so that a difference between them is partly luck."""
+    answers = np.random.default_rng(1).integers(0, 4, 12)
+    one, _ = labelled([trace("p", answer == 0, 5, int(answer)) for answer in answers], TEST)
+    summary = Summary(10, 0)
+    report_reranking(summary, {}, {"reward": np.full(12, 0.3)}, one, 0)  # C(12, 6) = 924: too many to try all
+    assert summary.metrics["curve/reward/weighted_majority"] == summary.metrics["curve/majority"]
+
+
 def localised(validation_sound: bool) -> dict[str, Any]:
     """Two steps of two tokens; the second is wrong in each error."""
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "figures" / "plot_run.py"
-ALL = ["training_curves", "reward_distributions", "rerank_vs_n"]
+ALL = ["training_curves", "reward_distributions", "rerank_vs_n", "calibration", "reward_by_position"]
 
 
 @pytest.fixture
@@ -35,9 +35,15 @@ def run_dir(tmp_path):
         {"completion": "d", "correct": False, "score": None},
     ]
     curves = {"curve/n": [1, 2, 4], "curve/reward": [0.4, 0.5, 0.6], "curve/random": [0.4, 0.4, 0.4]}
+    # The last bin is empty, and no right trace has a token in the second half.
+    bins = {"count": [2, 3, 0], "confidence": [0.2, 0.7, None], "accuracy": [0.5, 0.6, None]}
+    bins |= {"accuracy_low": [0.1, 0.3, None], "accuracy_high": [0.9, 0.6, None]}
+    bins = {f"calibration/reward/bin_{name}": values for name, values in bins.items()}
+    places = {f"position/reward/right{end}": [value, None] for end, value in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
+    places |= {f"position/reward/wrong{end}": [0.1, -0.5] for end in ("", "_low", "_high")}
     (tmp_path / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n\n")
     (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, traces)))
-    (tmp_path / "metrics.json").write_text(json.dumps({**curves, "auroc": 0.7}))
+    (tmp_path / "metrics.json").write_text(json.dumps({**curves, **bins, **places, "reward/ece": 0.05}))
     return tmp_path
 
 
@@ -94,6 +100,21 @@ def test_reranking_draws_the_curves_that_are_there(plots, monkeypatch, run_dir):
         "learned reward": [[1, 0.4], [2, 0.5], [4, 0.6]],
         "random": [[1, 0.4], [2, 0.4], [4, 0.4]],
     }
+
+
+def test_reliability_leaves_out_empty_bins_and_names_the_error(plots, monkeypatch, run_dir):
+    (axes,) = drawn(plots, monkeypatch, run_dir)["calibration"].axes
+    (bars,) = axes.containers
+    assert bars.lines[0].get_xydata().tolist() == [[0.2, 0.5], [0.7, 0.6]]
+    ends = [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
+    assert ends == [pytest.approx([0.1, 0.9]), pytest.approx([0.3, 0.6])]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["learned reward, ECE 0.050"]
+
+
+def test_rewards_stand_in_the_middle_of_their_part_of_the_trace(plots, monkeypatch, run_dir):
+    (axes,) = drawn(plots, monkeypatch, run_dir)["reward_by_position"].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines == {"right": [[25, 0.5]], "wrong": [[25, 0.1], [75, -0.5]]}
 
 
 def test_missing_files_are_named(plots, run_dir, capsys):
