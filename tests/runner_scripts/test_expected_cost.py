@@ -1,0 +1,73 @@
+"""The computed costs: sizes against the models' published ones, and the document against the configs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from reasoning_irl.models.loading import LORA_TARGETS
+from runner_scripts import expected_cost
+from runner_scripts.expected_cost import GIB, SHAPES, Shape
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("unsloth/Llama-3.2-1B-Instruct", 1.24),
+        ("unsloth/Llama-3.2-3B-Instruct", 3.21),
+        ("unsloth/Meta-Llama-3.1-8B-Instruct", 8.03),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.49),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1.54),
+        ("Qwen/Qwen2.5-3B-Instruct", 3.09),
+        ("Qwen/Qwen2.5-7B-Instruct", 7.62),
+    ],
+)
+def test_a_shape_has_as_many_weights_as_its_model_card_says(name: str, billions: float) -> None:
+    assert SHAPES[name].parameters / 1e9 == pytest.approx(billions, abs=0.006)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_weights_adapter_and_cache_are_those_of_a_real_model(is_tied: bool) -> None:
+    shape = Shape(layers=2, hidden=32, inner=48, heads=4, kv_heads=2, head_size=8, vocabulary=50, is_tied=is_tied)
+    config = LlamaConfig(
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.inner,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=is_tied,
+    )
+    model = LlamaForCausalLM(config)
+    matrices = sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
+    assert shape.parameters == matrices
+    cache = model(input_ids=torch.zeros(3, 5, dtype=torch.long), use_cache=True).past_key_values
+    held = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert shape.cache(3 * 5) == 2 * held  # in bfloat16
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=LORA_TARGETS))
+    assert shape.lora(4) == adapted.get_nb_trainable_parameters()[0]
+
+
+def test_the_document_shows_what_the_configs_say() -> None:
+    document = (ROOT / "docs/experiments.md").read_text()
+    assert expected_cost.table() in document, "python runner_scripts/expected_cost.py prints the table to put there"
+
+
+def test_every_experiment_fits_the_card() -> None:
+    costs = {names: expected_cost.cost(*names) for names in expected_cost.experiments()}
+    assert len(costs) == 28
+    for taken in costs.values():
+        assert 0 < taken.memory < 80 * GIB
+        assert 0 < taken.evaluation_memory < 80 * GIB
+
+
+def test_the_adversary_costs_time_and_memory_on_top_of_the_verifier() -> None:
+    airl = expected_cost.cost("qwen7b/7B_1B_config_irl_train", "qwen7b/7B_1B_config_eval")
+    grpo = expected_cost.cost("qwen7b/grpo_7B_config_train", "qwen7b/grpo_7B_config_eval")
+    assert airl.training > grpo.training
+    assert airl.memory > grpo.memory
