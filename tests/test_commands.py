@@ -1,6 +1,7 @@
 """The commands as users type them: two steps of the real job, and mistakes that end in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,30 @@ def test_a_prompt_that_is_too_long_and_a_model_that_is_missing_are_refused(tmp_p
 @pytest.mark.slow
 def test_evaluation_of_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "no run folder" in refused("evaluate.py", f"run_dir={tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_sweep_gives_every_variant_its_own_run(tmp_path: Path) -> None:
+    experiment = [f"--config-path={REPOSITORY}/configs/qwen3b", "--config-name=3B_1B_config_irl_train"]
+    result = subprocess.run(
+        [
+            sys.executable,
+            str(REPOSITORY / "irl_train.py"),
+            *experiment,
+            "-m",
+            "variant=noper,[wgan,step]",
+            "scale=smoke",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    runs = tmp_path / "outputs/smoke"
+    assert sorted(path.name for path in runs.iterdir()) == ["qwen3b_airl_noper", "qwen3b_airl_wgan_step"]
+    config = (runs / "qwen3b_airl_wgan_step/config.yaml").read_text()
+    assert "classifier_loss: wgan" in config
+    assert "reward_granularity: step" in config
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]  # no multirun/ beside the runs
