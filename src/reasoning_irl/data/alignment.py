@@ -15,6 +15,7 @@ With equal vocabularies nothing is decoded: completions keep the ids they were s
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,10 @@ from reasoning_irl.eval.pieces import token_spans
 from reasoning_irl.utils.errors import DataError
 
 Floats = NDArray[np.float64]
+Values = Sequence[float] | NDArray[np.floating[Any]]
 
 
-def per_character(values: Sequence[float], spans: Sequence[Span], length: int) -> Floats:
+def per_character(values: Values, spans: Sequence[Span], length: int) -> Floats:
     """(L,) the mean of the values (T,) whose spans cover each character.
 
     A character that no token covers (space that a tokenizer drops) takes the value of the next one that is covered,
@@ -62,19 +64,19 @@ def per_token(characters: Floats, spans: Sequence[Span]) -> list[float]:
     return values
 
 
-def carry(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
+def carry(values: Values, source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
     """Values of tokens with spans `source` as values of tokens with spans `target`, of one text of `length`."""
     return per_token(per_character(values, source, length), target)
 
 
-def carry_sums(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
+def carry_sums(values: Values, source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
     """Like `carry`, for values that add up, such as log-probabilities: their sum over tokens stays what it was.
 
     A token's value is shared evenly by its characters, and a character's by the tokens of `target`, which leave no
     gaps. The value of a token without characters goes to the character it stands before.
     """
     if length == 0:
-        return [sum(values) / len(target)] * len(target)
+        return [float(sum(values)) / len(target)] * len(target)
     total, count = np.zeros(length), np.zeros(length)
     for value, (start, end) in zip(values, source, strict=True):
         start = min(start, length - 1)

@@ -9,7 +9,7 @@ otherwise lose or win every comparison without a word.
 from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
 from math import comb
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from reasoning_irl.eval import weighted
 
 Floats = NDArray[np.float64]
+Values = Sequence[float] | NDArray[np.floating[Any]]
+TokenValues = Sequence[Values]  # one a trace, with one value a token
 
 
 def checked_numbers(values: ArrayLike, what: str, *, finite: bool = False) -> Floats:

@@ -1,13 +1,13 @@
 """What the score of a whole trace is worth for telling right traces from wrong ones, and what it also follows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasoning_irl.eval import weighted
 from reasoning_irl.eval.calibration import BINS, N_BINS, Platt, bin_of, fit_platt
-from reasoning_irl.eval.metrics import Floats, auroc
+from reasoning_irl.eval.metrics import Floats, TokenValues, auroc
 from reasoning_irl.eval.reranking import BASELINES, NOT_SCORED, Labelled
 from reasoning_irl.eval.summary import Statistic, Summary, ratio_of
 from reasoning_irl.rewards.verifiable import is_well_formed
@@ -158,9 +158,7 @@ def report_reliability(summary: Summary, method: str, probabilities: Floats | No
     summary.curve(f"{name}/bin_accuracy", sums, totals)
 
 
-def report_positions(
-    summary: Summary, method: str, token_values: Sequence[Sequence[float]] | None, data: Labelled
-) -> None:
+def report_positions(summary: Summary, method: str, token_values: TokenValues | None, data: Labelled) -> None:
     """Mean value in each tenth of a trace, right and wrong apart; each trace that has tokens there counts once."""
     if token_values is None:
         return

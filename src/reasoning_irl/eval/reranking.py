@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from reasoning_irl.data.records import extract_answer
 from reasoning_irl.eval.calibration import Platt, fit_platt
-from reasoning_irl.eval.metrics import AGGREGATIONS, Floats, auroc, best_of_n, majority_curve, step_scores
+from reasoning_irl.eval.metrics import (
+    AGGREGATIONS,
+    Floats,
+    TokenValues,
+    Values,
+    auroc,
+    best_of_n,
+    majority_curve,
+    step_scores,
+)
 from reasoning_irl.eval.summary import Summary, mean_of
 from reasoning_irl.eval.trace_file import Trace
 from reasoning_irl.rewards.checking import vote
@@ -69,7 +78,7 @@ class Reading:
     by: str  # what it was chosen by
     of_step: Platt | None = None
 
-    def scores(self, token_values: Sequence[Sequence[float]], traces: Sequence[Trace]) -> Floats:
+    def scores(self, token_values: TokenValues, traces: Sequence[Trace]) -> Floats:
         """Scores (N,) of traces from their tokens' values (N lists of T)."""
         pairs = zip(token_values, traces, strict=True)
         if self.aggregation == PRODUCT:
@@ -79,14 +88,14 @@ class Reading:
         return np.array([aggregate(v, t.step_ids) for v, t in pairs], dtype=np.float64)
 
 
-def _means(token_values: Sequence[float], trace: Trace) -> Floats:
+def _means(token_values: Values, trace: Trace) -> Floats:
     """Mean value (S,) of each step with tokens; a trace without steps is one step."""
     means = step_scores(token_values, trace.step_ids)
     means = means[np.isfinite(means)]
-    return means if means.size else np.array([np.mean(token_values)])
+    return means if means.size else np.array([np.mean(token_values, dtype=np.float64)])
 
 
-def choose_reading(token_values: Sequence[Sequence[float]], data: Labelled) -> Reading:
+def choose_reading(token_values: TokenValues, data: Labelled) -> Reading:
     """The reading with the best AUROC over all traces of `data`, the validation split.
 
     AUROC within problems has far fewer pairs and, on a few hundred problems, picks by noise. For the product, the mean
