@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from reasoning_irl.config import schema
 from reasoning_irl.config.validate import validate
 from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.run_folder import REWARD_MODEL
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SCHEMAS = {
@@ -51,6 +52,8 @@ def register() -> None:
     if ConfigsOnSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(ConfigsOnSearchPath)
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
+    OmegaConf.register_new_resolver("run_to_score", run_to_score, replace=True)
+    OmegaConf.register_new_resolver("scored_dir", scored_dir, replace=True)
 
 
 def run_suffix() -> str:
@@ -68,6 +71,20 @@ def run_suffix() -> str:
         elif hydra.mode == RunMode.MULTIRUN and key != "scale":
             words.append(re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}").strip("-"))
     return "".join(f"_{word}" for word in words)
+
+
+def run_to_score(folder: str, *, _root_: DictConfig) -> str | None:
+    """The run whose samples are scored by its reward model; none where traces and reward model are both named."""
+    return None if _root_.eval.traces and _root_.model.reward_path else folder
+
+
+def scored_dir(run_dir: str | None, *, _root_: DictConfig) -> str:
+    """Where scores are written: in the run or, without one, in a folder named by the traces and the reward model."""
+    if run_dir is not None or not (_root_.eval.traces and _root_.model.reward_path):
+        return str(run_dir)
+    reward = [part for part in Path(_root_.model.reward_path).parts if part not in ("/", "..", REWARD_MODEL)]
+    name = re.sub(r"[^\w.-]+", "-", "-".join([Path(_root_.eval.traces).stem, *reward[-2:]]))
+    return f"outputs/scored/{name}"
 
 
 def to_config(composed: DictConfig, *expected: type[Config]) -> Config:

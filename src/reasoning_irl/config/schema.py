@@ -59,6 +59,15 @@ class RewardHead(StrEnum):
     likelihood = "likelihood"
 
 
+class RewardKind(StrEnum):
+    auto = "auto"  # what the folder says
+    airl = "airl"  # a reward model that was trained here
+    token = "token"  # a token-classification head
+    sequence = "sequence"  # a sequence-classification head: one score of a text
+    prm = "prm"  # a step-wise process reward model, read at a separator behind each step
+    logprob = "logprob"  # a causal language model's log-probability
+
+
 class RewardForm(StrEnum):
     logit = "logit"
     airl = "airl"
@@ -86,6 +95,10 @@ class WandbMode(StrEnum):
     online = "online"
     offline = "offline"
     disabled = "disabled"
+
+
+# What a row that cannot be used does to an evaluation. Not a class: `raise` is a word of Python's own.
+OnError = StrEnum("OnError", ["raise", "skip"])
 
 
 def bounded(low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:
@@ -349,7 +362,11 @@ class EvalConfig:
 class ScorerConfig:
     """The models that score traces; each null is taken from the run."""
 
-    reward_path: str | None = MISSING  # the reward model
+    reward_path: str | None = MISSING  # the reward model: a folder, a run, or a hub name
+    reward_kind: RewardKind = MISSING
+    step_separator: str | None = MISSING  # prm: text behind each step, at which the model is read
+    positive_token: str | None = MISSING  # prm that is a causal language model: the token that calls a step right
+    negative_token: str | None = MISSING  # likewise, wrong
     frozen_path: str | None = MISSING  # the same reward model before it learnt anything, as a baseline
     policy_path: str | None = MISSING  # whose log-probability is the other baseline
     load_in_4bit: bool = MISSING
@@ -358,6 +375,8 @@ class ScorerConfig:
 @dataclass
 class ScoringSettings:
     traces: str | None = MISSING  # a traces file; null: the run's
+    against: str | None = MISSING  # the output folder of another model's evaluation of the same traces; null: none
+    on_error: OnError = MISSING  # rows that cannot be used: the first one ends the evaluation, or all are left out
     batch_size: int = bounded(1)
     n_planted: int = bounded(0)  # experts with a planted edit, for error localisation; needs the run's data
     planted_kinds: list[PerturbationKind] = MISSING

@@ -18,6 +18,8 @@ def validate(config: Any) -> None:
     """Raises ConfigError for the first value that cannot work."""
     for key, value, metadata in _leaves(config):
         _check_range(key, value, metadata)
+    if isinstance(config, schema.IRLEvalConfig):
+        _check_scorer(config.model)
     if isinstance(config, schema.TrainConfig):
         _check_dataset(config.dataset)
         _check_model(config)
@@ -100,6 +102,24 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
         raise ConfigError(
             "model.reward_warmup_steps trains on perturbations alone: set it to 0, or "
             "model.num_neg_perturbations_per_expert to at least 1"
+        )
+
+
+def _check_scorer(model: schema.ScorerConfig) -> None:
+    kind, separator = model.reward_kind, model.step_separator
+    if kind == schema.RewardKind.prm and not separator:
+        raise ConfigError(
+            "model.reward_kind=prm is read behind each step: give model.step_separator, the text it was trained with"
+        )
+    if separator is not None and kind not in (schema.RewardKind.auto, schema.RewardKind.prm):
+        raise ConfigError(f"model.step_separator is for a PRM: leave it out, or leave out model.reward_kind={kind}")
+    if (model.positive_token is None) != (model.negative_token is None):
+        raise ConfigError("model.positive_token and model.negative_token are set against each other: give both")
+    if model.positive_token is not None and separator is None:
+        raise ConfigError("model.positive_token is for a PRM that is a language model: give model.step_separator too")
+    if model.reward_path is not None and _looks_local(model.reward_path) and not Path(model.reward_path).is_dir():
+        raise ConfigError(
+            f"model.reward_path={model.reward_path} does not exist: give a folder, or a hub name (owner/name)"
         )
 
 

@@ -268,13 +268,7 @@ def load_reward_model(
 
     Raises UserError when the folder holds none.
     """
-    if not (folder / SPEC_FILE).is_file():
-        raise UserError(
-            f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
-        )
-    fields = json.loads((folder / SPEC_FILE).read_text())
-    enums = {"head": RewardHead(fields["head"]), "granularity": Granularity(fields["granularity"])}
-    spec = RewardSpec(**{**fields, **enums})
+    spec = load_spec(folder)
     tokenizer = tokenizer or load_tokenizer(str(folder))
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run goes on learning.
@@ -291,6 +285,17 @@ def load_reward_model(
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
         likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
     return RewardModel(backbone, likelihood, spec, tokenizer).eval()
+
+
+def load_spec(folder: Path) -> RewardSpec:
+    """How a saved reward model is read. Raises UserError when the folder holds none."""
+    if not (folder / SPEC_FILE).is_file():
+        raise UserError(
+            f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
+        )
+    fields = json.loads((folder / SPEC_FILE).read_text())
+    enums = {"head": RewardHead(fields["head"]), "granularity": Granularity(fields["granularity"])}
+    return RewardSpec(**{**fields, **enums})
 
 
 def find_reward_model(folder: Path) -> Path:
