@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion
 from reasoning_irl.eval.pieces import pieces_at, spans_of, step_ids
 from reasoning_irl.eval.scorers import Qwen2ForProcessRewardModel, Stepped, find_scorer, load_scorer, step_ends
 from reasoning_irl.eval.scoring import run_irl_evaluation
+from reasoning_irl.eval.trace_file import read_traces
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
 from tests.data.test_alignment import wrapped
@@ -442,7 +443,11 @@ def test_a_tokenizer_without_a_chat_template_writes_the_question(
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_and_a_model_are_all_an_evaluation_needs(
-    name: str, words: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    words: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cls, changes, given = KINDS[name]
     folder = saved(tmp_path / "models" / name, cls, words, **changes)
@@ -464,6 +469,7 @@ def test_a_file_and_a_model_are_all_an_evaluation_needs(
     assert config.run_dir is None
     assert config.output_dir == f"outputs/scored/mine-models-{name}"
     metrics = run_irl_evaluation(config)
+    assert capsys.readouterr().out.endswith(f"report: {config.output_dir}\n")
     assert metrics["choice/reward/kind"] == name.partition("_")[0]
     assert metrics["reward/auroc"] is not None
     assert metrics["logprob/auroc"] is None
@@ -496,6 +502,40 @@ def test_one_score_for_all_steps_localises_by_chance(
     config = composed("config_irl_eval", IRLEvalConfig, *quick)
     assert isinstance(config, IRLEvalConfig)
     metrics = run_irl_evaluation(config)
+    assert metrics["choice/reward/aggregation"] == "mean"  # chosen on validation, all being equal
     for metric in ("first_error_hit@1", "first_error_hit@3", "first_error_map", "first_error_token_auroc"):
         assert metrics[f"reward/{metric}/natural"] == pytest.approx(metrics[f"chance/{metric}/natural"])
     assert metrics["reward/auroc"] == 0.5
+
+
+def test_without_labels_a_sequence_head_ranks_by_its_own_score(
+    words: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: the mean over steps is not what the model says of the trace."""
+    folder = saved(tmp_path / "m", LlamaForSequenceClassification, words, num_labels=1)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": str(n), "completion": text, "correct": None} for n in range(4) for text in TRACES[:2]]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick = ["eval.bootstrap_draws=10", "eval.traces=mine.jsonl", f"model.reward_path={folder}"]
+    config = composed("config_irl_eval", IRLEvalConfig, *quick)
+    assert isinstance(config, IRLEvalConfig)
+    run_irl_evaluation(config)
+    written = [json.loads(line) for line in Path(config.output_dir, "traces.jsonl").read_text().splitlines()]
+    assert [row["score"] for row in written] == pytest.approx([row["token_rewards"][-1] for row in written], abs=1e-5)
+    assert written[0]["score"] != pytest.approx(sum(written[0]["token_rewards"]) / len(written[0]["tokens"]))
+
+
+def test_a_question_is_asked_as_the_model_learnt_it(
+    make_reward_model: Callable[..., RewardModel], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Trap: a file of questions, and a reward model that always saw a system prompt before them."""
+    model = make_reward_model(RewardHead.plain)
+    model.spec = replace(model.spec, system_prompt="How many ?")
+    model.save(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    source = find_scorer(str(tmp_path), settings())
+    (tmp_path / "t.jsonl").write_text(json.dumps({"question": QUESTION, "completion": TRACES[1], "correct": True}))
+    traces = read_traces(tmp_path / "t.jsonl", source.load_tokenizer(), 0.0, 0, system_prompt=source.system_prompt)
+    assert traces[0].sequence.prompt_ids == encode_prompt(tokenizer, make_prompt(QUESTION, "How many ?"))
+    values = source.load(tokenizer)([Stepped(traces[0].sequence, traces[0].pieces, traces[0].step_ids)], 1, list)
+    assert list(values[0]) == pytest.approx(model.eval().score(QUESTION, TRACES[1]).rewards, abs=1e-5)

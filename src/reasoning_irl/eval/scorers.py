@@ -85,6 +85,7 @@ class ScorerSource:
     settings: ScorerConfig
     window: int | None  # tokens that it can read, where its configuration says so
     positive: int = 0  # which of two labels stands for right
+    system_prompt: str = ""  # what stood before the questions that it learnt on
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer. Raises UserError where traces cannot be written in it.
@@ -278,10 +279,13 @@ def find_scorer(name: str, settings: ScorerConfig) -> ScorerSource:
     ours = folder if folder.name == REWARD_MODEL else find_reward_model(folder)
     is_ours = (ours / SPEC_FILE).is_file()
     if asked == RewardKind.airl or (asked == RewardKind.auto and (is_ours or folder.name == REWARD_MODEL)):
-        load_spec(ours)  # raises where there is none
+        spec = load_spec(ours)
         if settings.step_separator is not None:
             raise ConfigError(f"model.step_separator is for a PRM, and {ours} is a reward model of ours: leave it out")
-        return ScorerSource(str(ours), RewardKind.airl, RewardKind.token, settings, _window(_config(str(ours))))
+        window = _window(_config(str(ours)))
+        return ScorerSource(
+            str(ours), RewardKind.airl, RewardKind.token, settings, window, system_prompt=spec.system_prompt
+        )
     if is_ours and asked != RewardKind.logprob:
         folder = _plain(ours)
     elif (folder / CONFIG_FILE).is_file():
