@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from reasoning_irl.eval.error_metrics import (
     position_of,
     token_auroc,
 )
-from reasoning_irl.eval.metrics import Floats, chance_hit, first_error_hit, step_scores
+from reasoning_irl.eval.metrics import Floats, TokenValues, chance_hit, first_error_hit, step_scores
 from reasoning_irl.eval.pieces import step_ids
 from reasoning_irl.eval.summary import Statistic, Summary, ratio_of
 from reasoning_irl.eval.trace_file import TEST, VALIDATION, Trace
@@ -38,8 +39,8 @@ BY_GROUP = (HIT, MAP, TOKEN_AUROC)  # these are also reported by kind and by pos
 COMPARED = (HIT, MAP, TOKEN_AUROC, F1)
 NOT_SCORED = "not scored: this run has no such model"
 NO_THRESHOLD = "undefined: the validation split lacks traces with a known wrong step, or traces without one"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 NO_SUCH_ERROR = "undefined: no test error of this kind or position"
-TokenValues = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class LabelledError(SteppedTrace):
     step: int
     kind: PerturbationKind | None = None  # of the planted edit
     edited: tuple[int, ...] | None = None  # places of the tokens that show the edit
+    question: str = ""  # of a planted edit
 
     @property
     def wrong(self) -> list[bool]:
@@ -84,13 +86,14 @@ def natural_errors(traces: Sequence[Trace]) -> tuple[Source, list[int], list[int
     """Errors that a policy made and right traces, the places of both among `traces`; and test errors left out.
 
     Left out are labels of a step that no token shows, such as a missing step or a trace that was cut off. A trace with
-    a wrong answer and no labelled step is in neither list: where it goes wrong is not known.
+    a wrong answer and no labelled step is in neither list: where it goes wrong is not known. A trace is right here if
+    its label says that no step is wrong (`sound`), and only where nothing is said of its steps, if its answer is.
     """
     source, of_errors, of_sound, left_out = Source(), [], [], 0
     for place, trace in enumerate(traces):
         step = trace.row.get("first_error_step")
         shared = (trace.problem, trace.split, trace.sequence, trace.step_ids, trace.n_steps)
-        if step is None and trace.correct:
+        if step is None and trace.row.get("sound", trace.correct):
             source.sound.append(SteppedTrace(*shared))
             of_sound.append(place)
         elif step is not None and step in trace.step_ids:
@@ -131,7 +134,9 @@ def planted_errors(
                 edited = tuple(i for i, (start, end) in enumerate(spans) if start < last and first < end)
                 sequence = TokenSequence(prompt, ids)
                 found.errors.append(
-                    LabelledError(record.id, split, sequence, of_tokens, len(steps), edit.step, edit.kind, edited)
+                    LabelledError(
+                        record.id, split, sequence, of_tokens, len(steps), edit.step, edit.kind, edited, record.question
+                    )
                 )
             if edits:
                 ids, spans = encode_completion(tokenizer, record.target, max_completion_length)
@@ -179,10 +184,12 @@ def report_localisation(
     source: Source,
     values: Mapping[str, tuple[TokenValues, TokenValues] | None],
     note: str,
+    not_scored: Mapping[str, str] = NOTHING,
 ) -> None:
     """Each method on the test split of a source, beside chance and rules that read no text; by kind and position too.
 
-    `values` are the token values of `source.errors` and of `source.sound`; `note` says why there may be no errors.
+    `values` are the token values of `source.errors` and of `source.sound`; `note` says why there may be no errors,
+    `not_scored` why a method has no values, where that is not for want of a model.
     """
     errors, sound = _of_split(source.errors, TEST), _of_split(source.sound, TEST)
     numbers = {problem: number for number, problem in enumerate(dict.fromkeys(e.problem for e in [*errors, *sound]))}
@@ -217,7 +224,8 @@ def report_localisation(
             if metric in found:
                 summary.statistic(key, found[metric], len(numbers), note)
             else:
-                summary.missing(key, NOT_SCORED if per_trace is None else NO_THRESHOLD if errors else note)
+                of_method = not_scored.get(method, NOT_SCORED) if per_trace is None else NO_THRESHOLD
+                summary.missing(key, of_method if errors or per_trace is None else note)
         for group, chosen in groups.items():
             for metric in BY_GROUP:
                 if metric in known_metrics:

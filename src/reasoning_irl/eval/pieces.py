@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_irl.data.records import Span
+from reasoning_irl.data.records import Span, step_spans
 
 UNFINISHED = "\ufffd"  # what bytes that complete no character decode to
 
@@ -104,3 +104,30 @@ def step_ids(text: str, token_spans: Sequence[Span], steps: Sequence[Span]) -> l
         inside = text[max(start, steps[step][0]) : min(end, steps[step][1])] if step < len(steps) else ""
         ids.append(step + 1 if inside.strip() else 0)
     return ids
+
+
+def steps_in(text: str, named: Sequence[str] | None) -> list[Span]:
+    """Where the steps stand that a file names, which may be cut by a rule of its own; else those of the text."""
+    spans = step_spans(text)
+    if not named or texts_at(text, spans) == [step.strip() for step in named]:
+        return spans
+    return locate_steps(text, named) or spans
+
+
+def texts_at(text: str, spans: Sequence[Span]) -> list[str]:
+    return [text[start:end].strip() for start, end in spans]
+
+
+def locate_steps(text: str, named: Sequence[str]) -> list[Span]:
+    """Each step behind the one before it; none where the text lacks one of them there.
+
+    Exact where the text is the steps joined by white space, even if some of them say the same.
+    """
+    spans, end = [], 0
+    for step in named:
+        start = text.find(step.strip(), end)
+        if start < 0:
+            return []
+        end = start + len(step.strip())
+        spans.append((start, end))
+    return spans

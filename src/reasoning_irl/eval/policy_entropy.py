@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.config.schema import IRLEvalConfig
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.eval.evaluate import progress_bar
 from reasoning_irl.eval.generation import on_best_device, score_by_length
-from reasoning_irl.eval.policy_logprobs import TokenValues
+from reasoning_irl.eval.metrics import Floats, TokenValues
 from reasoning_irl.eval.trace_file import Trace
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.models.logprobs import token_logps
@@ -26,7 +27,7 @@ def negative_entropies(
     `token_entropies` of the file are taken where they are of these tokens; the others need a policy that reads the same
     tokens, and without one all are undefined (None).
     """
-    known = [_known(trace) for trace in traces] + [None] * (len(sequences) - len(traces))
+    known: list[Floats | None] = [trace.entropies for trace in traces] + [None] * (len(sequences) - len(traces))
     missing = [at for at, values in enumerate(known) if values is None]
     if missing:
         if policy is None or load_tokenizer(policy).get_vocab() != tokenizer.get_vocab():
@@ -41,11 +42,5 @@ def negative_entropies(
             model.device,
         )
         for at, values in zip(missing, entropies, strict=True):
-            known[at] = values
-    return [[-value for value in values] for values in known if values is not None]
-
-
-def _known(trace: Trace) -> list[float] | None:
-    values, ids = trace.row.get("token_entropies"), trace.row.get("token_ids")
-    is_known = values and ids == list(trace.sequence.completion_ids) and len(values) == len(ids)
-    return values if is_known else None
+            known[at] = np.asarray(values)
+    return [-values for values in known if values is not None]

@@ -17,12 +17,11 @@ from reasoning_irl.data.records import Span
 from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
 from reasoning_irl.eval.evaluate import progress_bar
 from reasoning_irl.eval.generation import on_best_device, score_by_length, token_logprobs
+from reasoning_irl.eval.metrics import Floats, TokenValues, Values
 from reasoning_irl.eval.pieces import decode, spans_of, token_spans
 from reasoning_irl.eval.trace_file import Trace, read_traces
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.utils.run_folder import load_dataset_config
-
-TokenValues = list[list[float]]  # one list a trace, one value a token
 
 
 def policy_logprobs(
@@ -38,15 +37,16 @@ def policy_logprobs(
     They are those of the `traces`, read from `file`, and then those of planted errors. Log-probabilities that the
     file names are taken; the others are the `policy`'s. None where some are unknown and there is no policy.
     """
-    known = [_known(trace) for trace in traces] + [None] * (len(sequences) - len(traces))
+    known = [trace.logprobs for trace in traces] + [None] * (len(sequences) - len(traces))
     if policy is None:
         return _completed(known, [])
     theirs = load_tokenizer(policy)
     if theirs.get_vocab() == tokenizer.get_vocab():
         return _completed(known, _missing(config, policy, tokenizer, sequences, known))
-    read = read_traces(file, theirs, config.eval.validation_share, config.seed)
+    lines = {trace.line for trace in traces}
+    read = read_traces(file, theirs, config.eval.validation_share, config.seed, lines=lines)
     planted = _in_tokens_of(theirs, config, tokenizer, sequences[len(traces) :])
-    known = [_known(trace) for trace in read] + [None] * len(planted)
+    known = [trace.logprobs for trace in read] + [None] * len(planted)
     own = [trace.sequence for trace in read] + [sequence for sequence, _ in planted]
     values = _completed(known, _missing(config, policy, theirs, own, known))
     if values is None:
@@ -58,7 +58,7 @@ def policy_logprobs(
     return [onto(*row) for row in zip(values, sources, targets, ended, strict=True)]
 
 
-def onto(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], ended: bool) -> list[float]:
+def onto(values: Values, source: Sequence[Span], target: Sequence[Span], ended: bool) -> list[float]:
     """Values (T,) at the tokens `source` of a text as values (U,) at the tokens `target`, with the same mean.
 
     `ended`: the last target token is the end token, which stands behind the text.
@@ -69,19 +69,12 @@ def onto(values: Sequence[float], source: Sequence[Span], target: Sequence[Span]
     return [scale * value for value in carry_sums(values, source, places, length + ended)]
 
 
-def _known(trace: Trace) -> list[float] | None:
-    """The log-probabilities (T,) that the file names, which are of its own token ids only."""
-    logprobs, ids = trace.row.get("token_logprobs"), trace.row.get("token_ids")
-    is_known = logprobs and ids == list(trace.sequence.completion_ids) and len(logprobs) == len(ids)
-    return logprobs if is_known else None
-
-
 def _missing(
     config: IRLEvalConfig,
     policy: str,
     tokenizer: PreTrainedTokenizerBase,
     sequences: Sequence[TokenSequence],
-    known: Sequence[list[float] | None],
+    known: Sequence[Floats | None],
 ) -> TokenValues:
     """The policy's log-probabilities of the sequences for which none are known."""
     unknown = [sequence for sequence, logprobs in zip(sequences, known, strict=True) if logprobs is None]
@@ -98,7 +91,7 @@ def _missing(
     )
 
 
-def _completed(known: Sequence[list[float] | None], missing: TokenValues) -> TokenValues | None:
+def _completed(known: Sequence[Floats | None], missing: TokenValues) -> TokenValues | None:
     rest = iter(missing)
     values = [next(rest, None) if logprobs is None else logprobs for logprobs in known]
     complete = [logprobs for logprobs in values if logprobs is not None]

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from reasoning_irl.data.jsonl import read_jsonl
-from reasoning_irl.eval.scoring import write_run_report
+from reasoning_irl.eval.scoring import balanced, write_run_report
 from reasoning_irl.eval.summary import Metrics, read_metrics, write_metrics
 from reasoning_irl.eval.tables import table
+from reasoning_irl.eval.trace_file import TEST
 from reasoning_irl.utils.run_folder import METRICS_FILE, REPORT_FILE, TRACES_FILE
 
 # Each policy, and where its own metrics stand within the run.
@@ -47,7 +48,8 @@ def main() -> None:
     run_dir, seconds = Path(sys.argv[1]), float(sys.argv[2])
     metrics = join(run_dir, seconds)
     rows = [row for _, row in read_jsonl(run_dir / TRACES_FILE)]
-    write_run_report(run_dir, metrics, rows, n_traces=300, seed=0)
+    test = [row for row in rows if row["split"] == TEST]
+    write_run_report(run_dir, metrics, balanced(test, 2000, seed=0), len(test))
     print(policy_table(metrics))
     print()
     print(table(metrics))

@@ -28,7 +28,9 @@ PRODUCT = "product"
 AGGREGATION_CHOICES = ("mean", "min", "step_min", "last", PRODUCT)
 NOT_SCORED = "not scored: this run has no such model"
 NO_ANSWERS = "undefined: no completion has an answer to vote for"
-BASELINES = ("random", "majority", "length", "logprob", "entropy", "frozen")  # each is set against the reward
+OTHER = "other"  # the reward model of an earlier evaluation
+# Each is set against the reward.
+BASELINES = ("random", "majority", "length", "logprob", "entropy", "frozen", OTHER)
 ALL_NS = 16  # best of n for every n up to this many, then for powers of two
 
 
@@ -95,8 +97,8 @@ def _means(token_values: Values, trace: Trace) -> Floats:
     return means if means.size else np.array([np.mean(token_values, dtype=np.float64)])
 
 
-def choose_reading(token_values: TokenValues, data: Labelled) -> Reading:
-    """The reading with the best AUROC over all traces of `data`, the validation split.
+def choose_reading(token_values: TokenValues, data: Labelled, default: str = AGGREGATION_CHOICES[0]) -> Reading:
+    """The reading with the best AUROC over all traces of `data`, the validation split; `default` where there is none.
 
     AUROC within problems has far fewer pairs and, on a few hundred problems, picks by noise. For the product, the mean
     of each step is calibrated to whether its whole trace is right.
@@ -111,7 +113,7 @@ def choose_reading(token_values: TokenValues, data: Labelled) -> Reading:
             areas[reading] = auroc(reading.scores(token_values, data.traces), data.correct)
     known = {reading: area for reading, area in areas.items() if area is not None}
     if not known:
-        return Reading(AGGREGATION_CHOICES[0], "default: no validation traces of both kinds")
+        return Reading(default, "default: no validation traces of both kinds")
     return max(known, key=lambda reading: known[reading])
 
 
@@ -159,6 +161,8 @@ def report_reranking(
             of_other = f"majority@{n}" if other == "majority" else f"{other}/{metric}{n}"
             if metric == "weighted_majority@" and other == "random":
                 continue  # random weights are the plain vote
+            if other == OTHER and OTHER not in scores:
+                continue
             name = f"reward_minus_{other}/{metric}{n}"
             mine = rows.get(f"reward/{metric}{n}")
             if mine is None or of_other not in rows:

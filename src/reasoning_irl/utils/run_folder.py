@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
 REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
 TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
+SKIPPED_FILE = "skipped.jsonl"  # rows of a traces file that an evaluation left out
+PLANTED_FILE = "planted.jsonl"  # experts with one edit, scored: for the report
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -88,10 +90,16 @@ def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a whole file or, where that is cut short, leaves what was there."""
+    write_lines_atomically(path, [text])
+
+
+def write_lines_atomically(path: Path, lines: Iterable[str]) -> None:
+    """Likewise, for a text that is made line by line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
