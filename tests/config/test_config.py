@@ -351,3 +351,43 @@ def test_every_key_has_a_value_or_is_asked_for() -> None:
             for part in key.split("."):
                 node = getattr(node, part)
             assert node != "???", f"{name}: {key}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "run_dir", "output_dir"),
+    [
+        ([], "outputs/quickstart", "outputs/quickstart"),
+        (["eval.traces=a/mine.jsonl"], "outputs/quickstart", "outputs/quickstart"),
+        (["eval.traces=a/mine.jsonl", "model.reward_path=Qwen/PRM-7B"], None, "outputs/scored/mine-Qwen-PRM-7B"),
+        (
+            ["eval.traces=mine.jsonl", "model.reward_path=runs/q/checkpoint-20/reward_model"],
+            None,
+            "outputs/scored/mine-q-checkpoint-20",
+        ),
+        (["eval.traces=mine.jsonl", "model.reward_path=a/b", "output_dir=here"], None, "here"),
+        (["eval.traces=mine.jsonl", "model.reward_path=a/b", "run_dir=outputs/r"], "outputs/r", "outputs/r"),
+    ],
+)
+def test_a_file_and_a_reward_model_need_no_run(
+    overrides: list[str], run_dir: str | None, output_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: somebody's traces scored beside the baselines of a run that has nothing to do with them."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs/q/checkpoint-20/reward_model").mkdir(parents=True)
+    config = load("config_irl_eval", *overrides)
+    assert (config.run_dir, config.output_dir) == (run_dir, output_dir)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reward_kind=prm"], r"give model\.step_separator"),
+        (["reward_kind=token", "step_separator=x"], r"model\.step_separator is for a PRM"),
+        (["step_separator=x", "positive_token=yes"], "give both"),
+        (["positive_token=yes", "negative_token=no"], r"give model\.step_separator too"),
+        (["reward_path=outputs/nowhere/reward_model"], "does not exist"),
+    ],
+)
+def test_a_scorer_that_cannot_work_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load("config_irl_eval", *(f"model.{override}" for override in overrides))
