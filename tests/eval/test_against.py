@@ -102,7 +102,9 @@ def test_a_better_and_a_worse_model_are_told_apart_and_one_from_itself_is_not(
     for metric in MAIN:
         assert best_of[f"reward/{metric}"] == found["self"][f"reward/{metric}"]
     assert best_of["choice/other/aggregation"] in ("mean", "min", "step_min", "product")
-    assert not any("other" in key for key in evaluate(reward, file, tmp_path / "alone"))
+    # Scored again by itself, in place, nothing of the comparison is left.
+    out = tmp_path / "to_best"
+    assert not any("other" in key for key in evaluate(reward, out / "traces.jsonl", out))
 
 
 def test_both_directions_say_the_same(run_dir: Path, scored: Path, tmp_path: Path) -> None:

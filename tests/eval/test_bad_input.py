@@ -281,11 +281,11 @@ def shown_steps(trace: Trace) -> list[list[str]]:
     [
         ["3 + 4 = 7", "3 + 4 = 7", "7"],  # the same step twice
         ["3 + 4\n= 7", "7 + 1 = 8"],  # as many steps as a line rule finds would be another number
-        ["3 + 4\n= 7\n8", "1", "8"],  # and here as many as it finds
+        ["3 + 4 = 7", "7 + 1\n= 8"],  # joined by a space, as many as it finds, and others
         ["7", "7 7", "7 7 7"],  # each inside the next
     ],
 )
-@pytest.mark.parametrize("joint", ["\n", "\n\n"])
+@pytest.mark.parametrize("joint", ["\n", "\n\n", " "])
 def test_the_steps_of_a_file_are_found_exactly(steps: list[str], joint: str, tmp_path: Path) -> None:
     """Trap: steps counted by our rule in a text that was cut by another one put the label on the wrong step."""
     row = {**GOOD, "completion": joint.join(steps), "steps": steps, "first_error_step": 2, "correct": False}
