@@ -46,6 +46,18 @@ def test_every_main_config_composes_and_is_checked(name: str) -> None:
     assert load(name)
 
 
+@pytest.mark.parametrize("name", ["base/eval", "base/irl_eval"])
+def test_a_run_of_ones_own_is_evaluated_by_its_folder_or_by_its_name(name: str) -> None:
+    for override in ("run_dir=outputs/own", "wandb.run_name=own"):
+        config = load(name, override)
+        assert isinstance(config, schema.EvalConfig | schema.IRLEvalConfig)
+        assert (config.run_dir, config.output_dir) == ("outputs/own", "outputs/own")
+        assert (config.wandb.run_name, config.wandb.group) == ("own", "own")
+    with pytest.raises(OmegaConfBaseException) as caught:
+        load(name)
+    assert "give run_dir=FOLDER" in explain(caught.value, schema.EvalConfig)
+
+
 def test_every_job_has_its_config() -> None:
     assert {"config_irl_train", "config_sft_train"} <= set(MAIN_CONFIGS)
     jobs = {"grpo_train" if name == "config_train" else name.removeprefix("config_") for name in MAIN_CONFIGS}

@@ -54,6 +54,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
     OmegaConf.register_new_resolver("run_to_score", run_to_score, replace=True)
     OmegaConf.register_new_resolver("scored_dir", scored_dir, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda folder: Path(folder).name, replace=True)
 
 
 def run_suffix() -> str:
@@ -73,9 +74,14 @@ def run_suffix() -> str:
     return "".join(f"_{word}" for word in words)
 
 
-def run_to_score(folder: str, *, _root_: DictConfig) -> str | None:
-    """The run whose samples are scored by its reward model; none where traces and reward model are both named."""
-    return None if _root_.eval.traces and _root_.model.reward_path else folder
+def run_to_score(folder: str | None = None, *, _root_: DictConfig) -> str | None:
+    """The run whose samples are scored by its reward model; none where traces and reward model are both named.
+
+    Without `folder` it has the name of the W&B run, which is asked for only then: it may be that of the output folder.
+    """
+    if _root_.eval.traces and _root_.model.reward_path:
+        return None
+    return folder or f"outputs/{_root_.wandb.run_name}"
 
 
 def scored_dir(run_dir: str | None, *, _root_: DictConfig) -> str:

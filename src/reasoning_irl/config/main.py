@@ -11,7 +11,12 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from reasoning_irl.config.compose import CONFIGS, register, to_config
 from reasoning_irl.config.validate import known_keys
@@ -69,6 +74,8 @@ def explain(error: Exception, *expected: type) -> str:
             return _missing_config(cause)
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
             return f"there is no key {cause.full_key}{_nearest(cause.full_key, *expected)}"
+        if isinstance(cause, InterpolationResolutionError) and "recursi" in str(cause.msg).lower():
+            return "run_dir and wandb.run_name follow from each other: give run_dir=FOLDER"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
     return _first_line(str(error))
