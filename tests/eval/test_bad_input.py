@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from reasoning_irl.config.schema import Granularity, OnError, RewardHead
+from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.eval.generation import score_by_length
 from reasoning_irl.eval.localisation import natural_errors
 from reasoning_irl.eval.pieces import spans_of
 from reasoning_irl.eval.scoring import run_irl_evaluation
-from reasoning_irl.eval.trace_file import Skipped, Trace, plain_rows, read_traces
+from reasoning_irl.eval.trace_file import HELD, Skipped, Trace, plain_rows, read_traces
 from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
 from reasoning_irl.utils.errors import DataError, UserError
@@ -331,3 +333,27 @@ def test_an_external_set_is_scored_whole(run_dir: Path, tmp_path: Path) -> None:
     config.eval.traces, config.output_dir = str(out / "traces.jsonl"), str(tmp_path / "again")
     again = run_irl_evaluation(config)
     assert again["reward/processbench_f1/natural"] == metrics["reward/processbench_f1/natural"]
+
+
+# Memory
+
+
+def test_traces_hold_what_scoring_needs_and_no_token_twice(tmp_path: Path) -> None:
+    """Trap: rows kept whole, each with its own copy of the texts and numbers of its tokens, are most of the memory."""
+    rows = [{**row, "notes": ["x" * 1000], "token_rewards": [0.5] * 9, "tokens": ["3"] * 9} for row in foreign_rows()]
+    first, *others = read(write_rows(tmp_path / "t.jsonl", rows))
+    for trace in others:
+        assert set(trace.row) <= set(HELD)
+    same = others[2]  # the next problem's first trace
+    assert same.pieces == first.pieces
+    assert all(a is b for a, b in zip(same.pieces, first.pieces, strict=True))
+    assert all(a is b for a, b in zip(same.sequence.completion_ids, first.sequence.completion_ids, strict=True))
+    assert others[0].sequence.prompt_ids is first.sequence.prompt_ids
+
+
+def test_values_keep_nothing_of_their_batch() -> None:
+    """Trap: a slice of a batch holds the whole batch, padding and all."""
+    sequences = [TokenSequence((1,), (1,) * n) for n in (2, 50)]
+    values = score_by_length(sequences, lambda batch: batch.completion_ids * 1.5, 0, 2, list)
+    assert [(of_tokens.dtype, of_tokens.base) for of_tokens in values] == [(np.float32, None)] * 2
+    assert [of_tokens.tolist() for of_tokens in values] == [[1.5] * 2, [1.5] * 50]

@@ -167,7 +167,8 @@ class Sampler:
 
     def _score(self, sequences: Sequence[TokenSequence], score: Callable[[TokenBatch], Tensor]) -> list[list[float]]:
         pad_id, size = self._tokenizer.pad_token_id, self._config.sampling.batch_size
-        return score_by_length(sequences, score, pad_id, size, lambda slices: slices, self._policy.device)
+        scored = score_by_length(sequences, score, pad_id, size, lambda slices: slices, self._policy.device)
+        return [values.tolist() for values in scored]
 
 
 def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:

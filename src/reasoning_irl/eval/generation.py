@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -66,19 +68,19 @@ def score_by_length(
     batch_size: int,
     progress: Progress,
     device: torch.device | str = "cpu",
-) -> list[list[float]]:
-    """One value a completion token, in the sequences' order; batches hold sequences of similar length.
+) -> list[NDArray[np.float32]]:
+    """One value a completion token (T,), in the sequences' order; batches hold sequences of similar length.
 
     `score` maps a batch on `device` to (B, T).
     """
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].prompt_ids) + len(sequences[i].completion_ids))
-    scored: list[list[float]] = [[] for _ in sequences]
+    scored = [np.empty(0, dtype=np.float32)] * len(sequences)
     with torch.no_grad():
         for rows in progress(batches(len(order), batch_size)):
             chosen = [sequences[i] for i in order[rows]]
-            values = score(collate(chosen, pad_id, device)).tolist()
+            values = score(collate(chosen, pad_id, device)).float().cpu().numpy()
             for i, sequence, row in zip(order[rows], chosen, values, strict=True):
-                scored[i] = row[: len(sequence.completion_ids)]
+                scored[i] = row[: len(sequence.completion_ids)].copy()  # without the padding of its batch
     return scored
 
 

@@ -248,14 +248,15 @@ def step_scores(token_rewards: ArrayLike, step_ids: ArrayLike, how: str = "mean"
     if how not in ("mean", "min", "drop"):
         raise ValueError(f"unknown step score {how!r}: mean, min or drop")
     scores = np.full(count, np.inf)
-    before = rewards.mean() if rewards.size else 0.0
-    for step in range(1, count + 1):
-        of_step = rewards[ids == step]
-        if of_step.size == 0:
-            continue
-        mean = of_step.mean()
-        scores[step - 1] = {"mean": mean, "min": of_step.min(), "drop": mean - before}[how]
-        before = mean
+    inside = ids > 0
+    places, of_steps = ids[inside] - 1, rewards[inside]
+    if how == "min":
+        np.minimum.at(scores, places, of_steps)
+        return scores
+    sizes = np.bincount(places, minlength=count)
+    shown = sizes > 0
+    means = np.bincount(places, weights=of_steps, minlength=count)[shown] / sizes[shown]
+    scores[shown] = means if how == "mean" else np.diff(means, prepend=rewards.mean() if rewards.size else 0.0)
     return scores
 
 
