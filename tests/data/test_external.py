@@ -1,10 +1,13 @@
 """Rows of published sets, shaped as their own documents show them."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reasoning_irl.data.external import Shape, mr_gsm8k, plain, prm800k, processbench, shape_of
+from reasoning_irl.data.external import Shape, mr_gsm8k, plain, prm800k, processbench, shape_of, to_plain
 from reasoning_irl.eval.trace_file import check_row
 from reasoning_irl.utils.errors import DataError
 
@@ -158,3 +161,15 @@ def test_rows_that_are_not_of_their_shape_say_why(row: dict[str, Any], message: 
     assert shape is not None
     with pytest.raises(DataError, match=message):
         convert[shape](row)
+
+
+def test_the_examples_of_the_document_are_read() -> None:
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    rows = [
+        json.loads(line) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+    ]
+    shapes = [shape_of(row) for row in rows]
+    assert set(shapes) == set(Shape)
+    for row, shape in zip(rows, shapes, strict=True):
+        assert shape is not None
+        check_row(to_plain(row, shape))

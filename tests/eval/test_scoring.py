@@ -190,7 +190,9 @@ def test_a_value_that_is_no_number_is_named(run_dir: Path, tmp_path: Path) -> No
         f"model.reward_path={tmp_path / 'broken/reward_model'}",
         f"eval.traces={file}",
     )
-    with pytest.raises(DataError, match=r"foreign\.jsonl:1: the reward \(problem 'Tom has 3 .* is nan at token 1: check"):
+    with pytest.raises(
+        DataError, match=r"foreign\.jsonl:1: the reward \(problem 'Tom has 3 .* is nan at token 1: check"
+    ):
         run_irl_evaluation(config)
     assert not (tmp_path / "out").exists()
 

@@ -253,9 +253,7 @@ def _without_infinite(
             reason = f"is {of_tokens[token]} at token {token + 1}: check the model that gave it"
             if at >= len(traces):
                 raise DataError(f"the {method} of planted error {at - len(traces) + 1} {reason}")
-            skipped.add(
-                traces[at].line, f"the {method} (problem {traces[at].problem!r}) {reason}, or leave the trace out"
-            )
+            skipped.add(traces[at].line, f"the {method} (problem {traces[at].problem!r}) {reason}")
             infinite.add(at)
     if not infinite:
         return traces, values

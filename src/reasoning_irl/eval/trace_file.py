@@ -59,7 +59,7 @@ class Skipped:
 
     def add(self, line: int, reason: str) -> None:
         if self.on_error != OnError.skip:
-            raise DataError(f"{self.path}:{line}: {reason}")
+            raise DataError(f"{self.path}:{line}: {reason}; eval.on_error=skip leaves such rows out")
         self.reasons[line] = reason
 
     def summary(self) -> str:
@@ -163,8 +163,7 @@ class _Reader:
         n_tokens = len(prompt_ids) + len(completion_ids)
         if self._window is not None and n_tokens > self._window:
             raise DataError(
-                f"prompt and completion have {n_tokens} tokens, more than the reward model's window of {self._window}: "
-                "leave the trace out"
+                f"prompt and completion have {n_tokens} tokens, more than the reward model's window of {self._window}"
             )
         spans = steps_of(row)
         has_ids = row.get("token_ids") == list(completion_ids)
