@@ -1,20 +1,17 @@
-"""The report page: what it holds, that nothing in it runs, and that a browser shows it."""
+"""The report page: what it holds, and that nothing in it can run; test_report_page.py opens it in a browser."""
 
 import base64
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 from reasoning_irl.data.records import format_trace, step_spans
-from reasoning_irl.eval.report import colour_scale, locate_step, write_report
+from reasoning_irl.eval.report import colour_scale, write_report
 
 HOSTILE = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='x'\"><!--<script>"
 PNG = b"\x89PNG\r\n\x1a\nnot really a picture"
-CHROMIUM = shutil.which("chromium")
 
 
 def trace(index, **changes):
@@ -42,9 +39,9 @@ def trace(index, **changes):
 def page(tmp_path):
     """Write a report and return its path."""
 
-    def write(traces, summary=(), images=()):
+    def write(traces, metrics=None, images=(), n_available=None):
         path = tmp_path / "out" / "report.html"
-        write_report(path, "A run", list(summary), traces, list(images))
+        write_report(path, "A run", metrics or {}, traces, list(images), n_available)
         return path
 
     return write
@@ -57,13 +54,13 @@ def data_of(path):
 
 def test_model_text_cannot_leave_the_data_block(page):
     hostile = trace(0, completion=HOSTILE, question=HOSTILE, id=HOSTILE, tokens=None, answer=HOSTILE)
-    rows = [{"method": HOSTILE, "metric": "auroc", "value": 0.5, "note": HOSTILE}]
-    path = page([hostile, trace(1, tokens=[HOSTILE], token_rewards=[1.0])], rows)
+    metrics = {"supervision": HOSTILE, "pass@1": None, "pass@1/low": None, "pass@1/note": HOSTILE}
+    path = page([hostile, trace(1, tokens=[HOSTILE], token_rewards=[1.0])], metrics)
     html = path.read_text()
     assert len(re.findall(r"<script", html)) == len(re.findall(r"</script", html)) == 2
     assert "<img" not in html
     assert "<!--" not in html
-    assert data_of(path)["traces"][0]["pieces"] == [HOSTILE]
+    assert "".join(data_of(path)["traces"][0]["pieces"]) == HOSTILE
     assert data_of(path)["traces"][1]["pieces"] == [HOSTILE]
 
 
@@ -88,10 +85,26 @@ def test_all_traces_are_there_in_order(page):
     assert all("".join(view["pieces"]) == trace(0)["completion"] for view in views)
 
 
-def test_first_wrong_step_is_marked_by_its_tokens(page):
+def test_steps_have_their_tokens_their_score_and_their_marks(page):
     right, wrong = data_of(page([trace(0), trace(1)]))["traces"]
-    assert right["wrong"] is None
-    assert "".join(wrong["pieces"][slice(*wrong["wrong"])]).strip() == "4 * 3 = 13"
+    assert "wrong" not in right
+    assert wrong["wrong"] == 2
+    shown = ["".join(wrong["pieces"][start:end]).strip() for start, end, _ in wrong["steps"]]
+    assert shown[:2] == ["2 + 2 = 4", "4 * 3 = 13"]
+    rewards = trace(1)["token_rewards"]
+    for start, end, score in wrong["steps"]:
+        assert score == pytest.approx(np.mean(rewards[start:end]), rel=1e-4)
+    assert wrong["guess"] == 1  # rewards rise from token to token
+
+
+def test_steps_are_scored_as_they_were_chosen_to_be(page):
+    how = {"choice/reward/step_score/natural": "min", "choice/reward/step_score/planted": "drop"}
+    natural, planted = data_of(page([trace(1), trace(1, planted="operator_flip")], how))["traces"]
+    rewards = trace(1)["token_rewards"]
+    start, end, score = natural["steps"][0]
+    assert score == pytest.approx(min(rewards[start:end]), rel=1e-4)
+    assert planted["steps"][0][2] == pytest.approx(np.mean(rewards[start:end]) - np.mean(rewards), rel=1e-4)
+    assert planted["planted"] == "operator_flip"
 
 
 def test_trace_of_another_program_needs_only_its_text(page):
@@ -109,31 +122,40 @@ def test_trace_of_another_program_needs_only_its_text(page):
             ]
         )
     )["traces"]
-    assert (plain["pieces"], plain["rewards"], plain["correct"]) == (["Because."], None, None)
+    assert "".join(plain["pieces"]) == "Because."
+    assert "rewards" not in plain
+    assert "correct" not in plain
     assert labelled["question"] == "Asked"
-    assert labelled["pieces"] == ["One.\n\n", "Two\nlines.", "\n\nThree."]
-    assert labelled["wrong"] == [1, 2]
+    assert labelled["wrong"] == 2
+    first, end, _ = labelled["steps"][1]
+    assert "".join(labelled["pieces"][first:end]) == "Two\nlines."
+    assert "".join(labelled["pieces"]) == "One.\n\nTwo\nlines.\n\nThree."
 
 
-def test_step_is_found_by_its_place_not_by_its_text():
-    text = format_trace("4\na\n4", "a")  # "a" stands in the answer's tag too
-    for step, (start, end) in enumerate(step_spans(text), start=1):
-        assert locate_step(text, ["4", "a", "4", "a"], step) == (start, end)
-    assert locate_step(text, ["4", "a", "4", "a"], 5) is None
-    assert locate_step(text, ["4", "elsewhere"], 2) is None
-    assert locate_step("So\n4\n\nSo\n4\n\n5", ["So\n4", "So\n4", "5"], 2) == (6, 10)
+def test_a_label_whose_step_the_text_lacks_is_told_and_not_marked(page):
+    (view,) = data_of(page([trace(1, steps=["2 + 2 = 4", "elsewhere"])]))["traces"]
+    assert "wrong" not in view
+    assert view["wrong_text"] == "elsewhere"
+
+
+def test_what_is_undefined_stands_with_its_reason(page):
+    metrics = {"n_rerank": 2, "n_planted": 0, "n_natural": 0}
+    metrics |= {"reward/auroc": None, "reward/auroc/note": "undefined: all right", "random/auroc": 0.5}
+    metrics |= {"reward_minus_random/auroc": 0.2, "reward_minus_random/auroc/verdict": "better"}
+    questions = {q["question"]: q["tables"] for q in data_of(page([trace(0)], metrics))["questions"]}
+    told = questions["Which samples are right?"][0]
+    rows = {row["method"]: row for row in told["rows"]}
+    assert rows["reward"]["cells"][0] == {"value": None, "note": "undefined: all right"}
+    assert rows["random"]["cells"][0] == {"value": 0.5}
+    assert rows["random"]["differences"][0] == {"value": 0.2, "verdict": "better"}
 
 
 def test_numbers_that_json_lacks_become_empty(page):
     rewards = [float("nan"), float("inf"), np.float32(0.25)]
-    path = page(
-        [trace(0, tokens=["a", "b", "c"], token_rewards=rewards, score=float("nan"))],
-        [{"method": "m", "metric": "auroc", "value": float("nan")}],
-    )
+    path = page([trace(0, tokens=["a", "b", "c"], token_rewards=rewards, score=float("nan"))])
     (view,) = data_of(path)["traces"]
     assert view["rewards"] == [None, None, 0.25]
-    assert view["score"] is None
-    assert data_of(path)["summary"] == [{"method": "m", "metric": "auroc", "value": None}]
+    assert "score" not in view
 
 
 def test_tokens_and_rewards_must_pair(page):
@@ -149,37 +171,3 @@ def test_colour_scale_is_symmetric_about_the_median_and_forgets_outliers():
     assert scale["middle"] - scale["low"] == pytest.approx(scale["high"] - scale["middle"])
     assert colour_scale([None, 2.0]) == {"low": 1.0, "middle": 2.0, "high": 3.0}
     assert colour_scale([]) == {"low": -1.0, "middle": 0.0, "high": 1.0}
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so no browser can open the page")
-def test_browser_lists_and_opens_traces(page, tmp_path):
-    hostile = trace(0, completion=HOSTILE, tokens=[HOSTILE, "\n", "end"], token_rewards=[-1.0, 0.0, 1.0])
-    rows = [{"method": "reward", "metric": "auroc", "value": 0.731, "low": 0.7, "high": 0.76}]
-    path = page([hostile] + [trace(i) for i in range(1, 150)], rows)
-    opened = path.with_name("opened.html")  # the same page, with its first two traces opened as by a reader
-    opening = 'for (const i of [0, 1]) $("list").children[i].open = true;\n</script>\n</body>'
-    opened.write_text(path.read_text().replace("</script>\n</body>", opening))
-    done = subprocess.run(
-        [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *("--virtual-time-budget=2000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
-            opened.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    dom = done.stdout
-    shown = dom[: dom.index('<script id="data"')]
-    assert "<title>A run</title>" in dom  # hostile text did not run
-    assert "<img" not in shown
-    assert "&lt;/script&gt;&lt;script&gt;document.title='x'" in shown
-    assert shown.count("<details") == 100  # the first page of the list; the rest waits for a request
-    assert "problem-99, sample 0" in shown
-    assert "150 traces" in shown
-    assert "0.700 to 0.760" in shown
-    assert shown.count('class="heat"') == 2  # tokens are drawn for opened traces only
-    assert re.search(r'<span title="reward −1 \(token 1 of 3\)" style="background: rgb\(239, 154, 74\);">', shown)
-    assert "first wrong step" in shown

@@ -20,7 +20,7 @@ from reasoning_irl.eval.summary import Metrics
 from reasoning_irl.eval.tables import DIFFERENCES, QUESTIONS, Table, layout, with_aliases
 
 TEMPLATE, DATA_MARK = "report_template.html", "{{DATA}}"
-SHOWN = ("id", "sample", "answer", "correct", "first_error_step", "planted")
+SHOWN = ("id", "sample", "answer", "reference", "correct", "first_error_step", "planted")
 NATURAL, PLANTED = "natural", "planted"
 ENDS = ("low", "high", "verdict", "note")
 
