@@ -30,8 +30,8 @@ figures: $(READY) ## draw the pictures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
 test: $(READY) ## run the tests, quick ones first
-	@$(BIN)/python -m pytest -m "not slow and not unsloth"
-	@$(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not unsloth"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow
 
 test-unsloth: $(UNSLOTH_READY) ## run the tests of Unsloth and 4-bit weights, on a CPU
 	@$(BIN)/python -m pytest -m unsloth tests/unsloth

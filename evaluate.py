@@ -6,10 +6,13 @@ from reasoning_irl.config.schema import EvalConfig
 
 @hydra_main("config_eval", EvalConfig)
 def main(config: EvalConfig) -> None:
-    from reasoning_irl.eval.evaluate import run_evaluation
+    from reasoning_irl.utils.run_folder import check_is_run
     from reasoning_irl.utils.wandb_run import check_login, log_evaluation
 
     check_login(config.wandb)
+    check_is_run(config.run_dir, needs_checkpoint=config.policy_path is None)
+    from reasoning_irl.eval.evaluate import run_evaluation  # torch comes with it
+
     metrics = run_evaluation(config)
     log_evaluation(config, "evaluate", metrics)
     n = config.sampling.n_samples

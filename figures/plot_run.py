@@ -180,7 +180,8 @@ def calibration(metrics: dict[str, Any], folder: Path) -> list[Path]:
         keys = (
             f"calibration/{method}/bin_{key}" for key in ("confidence", "accuracy", "accuracy_low", "accuracy_high")
         )
-        x, y, low, high = zip(*(row for row in zip(*(metrics[key] for key in keys), strict=True) if None not in row))
+        points = [row for row in zip(*(metrics[key] for key in keys), strict=True) if None not in row]
+        x, y, low, high = zip(*points, strict=True)
         bars = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
         ece = metrics.get(f"{method}/ece")
         label = label if ece is None else f"{label}, ECE {ece:.3f}"

@@ -7,6 +7,7 @@ once plus the launches of every layer. Memory: the largest of generation, the po
 discriminator's, each at the longest prompts and completions that the config allows.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,7 @@ def evaluation_cost(config: schema.EvalConfig, policy: Shape, n_test: int) -> tu
     return seconds, weights + OVERHEAD + max(policy.cache(sampling.batch_size * longest), logits)
 
 
+@functools.cache
 def cost(training_name: str, evaluation_name: str) -> Cost:
     """What a training config, by folder and name, and the evaluation of its run take."""
     register()

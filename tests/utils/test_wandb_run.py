@@ -11,6 +11,7 @@ from wandb.proto import wandb_internal_pb2
 
 from reasoning_irl.config.schema import EvalConfig, IRLTrainConfig, WandbMode
 from reasoning_irl.training import jobs
+from reasoning_irl.training.run import run_training
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.wandb_run import check_login, log_evaluation, wandb_mode
 from tests.conftest import compose_config
@@ -109,7 +110,7 @@ def test_the_same_stands_in_local_files_without_wandb(tiny_config: Tiny, tmp_pat
 def test_going_online_without_a_login_is_refused_before_anything_is_written(tiny_config: Tiny, tmp_path: Path) -> None:
     config = tiny_config([*SMALL, "wandb.mode=online", f"training.output_dir={tmp_path / 'run'}"])
     with pytest.raises(UserError, match="wandb login"):
-        jobs.train_airl(config)
+        run_training(config)
     assert not (tmp_path / "run").exists()
 
 

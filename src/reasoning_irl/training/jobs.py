@@ -29,7 +29,7 @@ from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import check_run_folder, newest_checkpoint, record_run
-from reasoning_irl.utils.wandb_run import check_login, wandb_run
+from reasoning_irl.utils.wandb_run import wandb_run
 
 COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 
@@ -37,7 +37,6 @@ COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    check_login(config.wandb)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:
@@ -121,7 +120,6 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 def train_sft(config: schema.SFTTrainConfig) -> Path:
     """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    check_login(config.wandb)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:
@@ -149,7 +147,6 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
 def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     """Runs GRPO on verifiable rewards and returns the last checkpoint's folder."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    check_login(config.wandb)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from reasoning_irl.config.schema import Algorithm, GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig, TrainConfig
 from reasoning_irl.models.backend import prepare_backend
+from reasoning_irl.utils.wandb_run import check_login
 
 NAMES = {
     Algorithm.airl: "adversarial IRL (demonstrations)",
@@ -16,6 +17,7 @@ def run_training(config: TrainConfig) -> Path:
     """Trains as `config.algorithm` says and returns the last checkpoint's folder."""
     run_dir = config.training.output_dir
     print(f"{NAMES[config.algorithm]}: {config.model.policy_name} on {config.dataset.name}, into {run_dir}")
+    check_login(config.wandb)
     prepare_backend(config)  # before anything imports transformers
     from reasoning_irl.training.jobs import train_airl, train_grpo, train_sft
 

@@ -63,6 +63,13 @@ def load_run_config(run_dir: Path) -> DictConfig:
     return config
 
 
+def check_is_run(folder: str, *, needs_checkpoint: bool) -> None:
+    """Raises UserError where there is no training run, or one without the checkpoint that is needed."""
+    load_run_config(Path(folder))
+    if needs_checkpoint:
+        newest_checkpoint(Path(folder))
+
+
 def load_dataset_config(run_dir: Path) -> DatasetConfig:
     """The `dataset` part of a run's configuration, typed. Raises UserError where it cannot be read."""
     config = load_run_config(run_dir)
