@@ -60,13 +60,12 @@ def main() -> None:
     n_tokens = sum(len(t.prompt_ids) + len(t.completion_ids) for t in traces)
     length = round(n_tokens / len(traces))
     ids = torch.randint(4, vocabulary, (arguments.batch, length), device=model.device)
-    mask = torch.ones_like(ids)
     n_batches = n_tokens / (arguments.batch * length)
 
     @torch.no_grad()
     def bare() -> None:
         for _ in range(round(n_batches)):
-            model.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+            model.backbone(input_ids=ids, use_cache=False)
 
     def scored() -> None:
         score_by_length(traces, model.rewards, tokenizer.pad_token_id, arguments.batch, list, model.device)
