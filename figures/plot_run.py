@@ -217,6 +217,29 @@ def reward_by_position(metrics: dict[str, Any], folder: Path) -> list[Path]:
     return save(figure, folder, "reward_by_position")
 
 
+def first_wrong_step(metrics: dict[str, Any], folder: Path) -> list[Path]:
+    """How often the lowest step is the first wrong one, by method, with 95 % intervals; planted errors and natural."""
+    methods = [("reward", BLUE), ("frozen", GREY), ("logprob", PURPLE), ("entropy", VERMILION), ("chance", BLACK)]
+    sources = [s for s in ("planted", "natural") if metrics.get(f"reward/first_error_hit@1/{s}") is not None]
+    if not sources:
+        return []
+    figure, axes = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
+    for row, (method, colour) in enumerate(methods):
+        names = [f"{method}/first_error_hit@1/{source}" for source in sources]
+        known = [(at, metrics[name], name) for at, name in enumerate(names) if metrics.get(name) is not None]
+        for at, value, name in known:
+            low, high = (metrics.get(f"{name}/{end}") for end in ("low", "high"))
+            bar = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
+            place = at + (row - (len(methods) - 1) / 2) * 0.16
+            label = method if at == known[0][0] else None
+            axes.bar(place, value, 0.14, color=colour, yerr=bar, error_kw={"elinewidth": 0.8}, label=label)
+    axes.set_xticks(range(len(sources)), [f"{source}, {metrics[f'n_{source}']} errors" for source in sources])
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("first wrong step found (hit@1)")
+    figure.legend(loc="outside upper center", ncols=3)
+    return save(figure, folder, "first_wrong_step")
+
+
 def plot_run(run_dir: Path) -> list[Path]:
     """Draw what the run's files allow and return the files written; FileNotFoundError without traces.jsonl."""
     use_style()
@@ -227,6 +250,7 @@ def plot_run(run_dir: Path) -> list[Path]:
         ("rerank_vs_n", "metrics.json", rerank_vs_n),
         ("calibration", "metrics.json", calibration),
         ("reward_by_position", "metrics.json", reward_by_position),
+        ("first_wrong_step", "metrics.json", first_wrong_step),
     ]
     if not (run_dir / "traces.jsonl").exists():
         raise FileNotFoundError(f"{run_dir / 'traces.jsonl'} is missing: evaluate the run first")

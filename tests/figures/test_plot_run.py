@@ -9,7 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "figures" / "plot_run.py"
-ALL = ["training_curves", "reward_distributions", "rerank_vs_n", "calibration", "reward_by_position"]
+ALL = [
+    "training_curves",
+    "reward_distributions",
+    "rerank_vs_n",
+    "calibration",
+    "reward_by_position",
+    "first_wrong_step",
+]
 
 
 @pytest.fixture
@@ -41,9 +48,12 @@ def run_dir(tmp_path):
     bins = {f"calibration/reward/bin_{name}": values for name, values in bins.items()}
     places = {f"position/reward/right{end}": [value, None] for end, value in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
     places |= {f"position/reward/wrong{end}": [0.1, -0.5] for end in ("", "_low", "_high")}
+    found = {"reward/first_error_hit@1/planted": 0.9, "chance/first_error_hit@1/planted": 0.3, "n_planted": 7}
+    found |= {"reward/first_error_hit@1/planted/low": 0.8, "reward/first_error_hit@1/planted/high": 0.95}
+    found |= {"reward/first_error_hit@1/natural": None}
     (tmp_path / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n\n")
     (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, traces)))
-    (tmp_path / "metrics.json").write_text(json.dumps({**curves, **bins, **places, "reward/ece": 0.05}))
+    (tmp_path / "metrics.json").write_text(json.dumps({**curves, **bins, **places, **found, "reward/ece": 0.05}))
     return tmp_path
 
 
@@ -115,6 +125,15 @@ def test_rewards_stand_in_the_middle_of_their_part_of_the_trace(plots, monkeypat
     (axes,) = drawn(plots, monkeypatch, run_dir)["reward_by_position"].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
     assert lines == {"right": [[25, 0.5]], "wrong": [[25, 0.1], [75, -0.5]]}
+
+
+def test_first_wrong_steps_are_drawn_where_they_are_known(plots, monkeypatch, run_dir):
+    figure = drawn(plots, monkeypatch, run_dir)["first_wrong_step"]
+    (axes,) = figure.axes
+    assert [patch.get_height() for patch in axes.patches] == [0.9, 0.3]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["planted, 7 errors"]
+    (bar,) = [collection for collection in axes.collections if collection.get_segments()]
+    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([0.8, 0.95])
 
 
 def test_missing_files_are_named(plots, run_dir, capsys):
