@@ -6,8 +6,8 @@ from reasoning_irl.config.schema import EvalConfig
 
 @hydra_main("config_eval", EvalConfig)
 def main(config: EvalConfig) -> None:
+    from reasoning_irl.tracking import check_login, log_evaluation
     from reasoning_irl.utils.run_folder import check_is_run
-    from reasoning_irl.utils.wandb_run import check_login, log_evaluation
 
     check_login(config.wandb)
     check_is_run(config.run_dir, needs_checkpoint=config.policy_path is None)

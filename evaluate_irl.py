@@ -6,13 +6,13 @@ from reasoning_irl.config.schema import IRLEvalConfig
 
 @hydra_main("config_irl_eval", IRLEvalConfig)
 def main(config: IRLEvalConfig) -> None:
+    from reasoning_irl.tracking import check_login, log_evaluation
     from reasoning_irl.utils.run_folder import check_is_run
-    from reasoning_irl.utils.wandb_run import check_login, log_evaluation
 
     check_login(config.wandb)
     if config.run_dir is not None:
         check_is_run(config.run_dir, needs_checkpoint=config.model.reward_path is None)
-    from reasoning_irl.eval.scoring import run_irl_evaluation  # torch comes with it
+    from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 
     log_evaluation(config, "evaluate_irl", run_irl_evaluation(config))
 

@@ -21,13 +21,14 @@ from hydra import compose, initialize_config_dir
 from reasoning_irl.config import register, to_config
 from reasoning_irl.config.compose import CONFIGS
 from reasoning_irl.config.schema import EmbeddedModelConfig, Granularity, IRLEvalConfig, RewardHead
-from reasoning_irl.data.records import make_prompt, step_spans
+from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import encode_completion, encode_prompt
-from reasoning_irl.eval.pieces import token_pieces
-from reasoning_irl.eval.scoring import run_irl_evaluation
+from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
+from reasoning_irl.text.token_spans import token_pieces
+from reasoning_irl.text.trace import step_spans
 
 
 def completion(rng: random.Random, n_lines: int) -> str:

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from figures.plot_run import CURVES, Row, read_jsonl
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PANEL, PURPLE, RIGHT, SKY, VERMILION, WRONG, save, use_style
 from figures.tables import latex, markdown, number
-from reasoning_irl.eval.metrics import pass_at_k, pearson
-from reasoning_irl.eval.seeds import two_level_bootstrap
+from reasoning_irl.metrics.bootstrap import two_level_bootstrap
+from reasoning_irl.metrics.traces import pass_at_k, pearson
 
 COLOURS = [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY]
 MARKERS = "osD^vP*X"

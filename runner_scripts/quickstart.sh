@@ -33,4 +33,4 @@ python evaluate_irl.py run_dir="$run"
 
 say "5/5 pictures and report"
 python figures/plot_run.py "$run"
-python -m reasoning_irl.eval.quickstart "$run" $((SECONDS - start))
+python -m reasoning_irl.eval.quickstart_report "$run" $((SECONDS - start))

@@ -1,28 +1,19 @@
 """What the tests share: the embedded tokenizer and data, tiny real models built from code, and composed configs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from reasoning_irl.config import register, to_config
-from reasoning_irl.config.compose import CONFIGS
 from reasoning_irl.config.schema import EmbeddedModelConfig, Granularity, IRLTrainConfig, RewardHead
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_record
 from reasoning_irl.models.embedded import build_tokenizer, save_embedded
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model
-
-Config = TypeVar("Config")
-
-MAX_VALUE = 40
-TINY = ["model.embedded.hidden_size=16", "model.embedded.layers=2", "model.embedded.heads=2", "dataset.n_train=40"]
-TINY += ["dataset.n_heldout=4"]
+from tests.helpers.configs import MAX_VALUE, compose_tiny
 
 torch.set_num_threads(1)
 
@@ -35,17 +26,6 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(MAX_VALUE)
-
-
-def compose_config(name: str, kind: type[Config], *overrides: str) -> Config:
-    """A config of the repository with overrides, checked."""
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return to_config(compose(name, overrides=list(overrides)), kind)
-
-
-def compose_tiny(overrides: Sequence[str] = ()) -> IRLTrainConfig:
-    return compose_config("config_irl_train", IRLTrainConfig, *TINY, *overrides)
 
 
 @pytest.fixture(scope="session")

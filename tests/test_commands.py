@@ -47,7 +47,7 @@ def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
         ["evaluate.py", f"run_dir={run}/sft_continued", *few],
         ["evaluate_irl.py", f"run_dir={run}", "eval.n_planted=8", "eval.bootstrap_draws=20"],
         ["figures/plot_run.py", str(run)],
-        ["-m", "reasoning_irl.eval.quickstart", str(run), "1"],
+        ["-m", "reasoning_irl.eval.quickstart_report", str(run), "1"],
     ):
         result = python(*command)
         assert result.returncode == 0, result.stderr[-3000:]

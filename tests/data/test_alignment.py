@@ -9,14 +9,14 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_irl.data.alignment import TokenBridge, carry, without_gaps
-from reasoning_irl.data.records import Record, Span, make_prompt
+from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
-from reasoning_irl.eval.pieces import decode, token_pieces, token_spans
 from reasoning_irl.models.embedded import build_tokenizer
+from reasoning_irl.text.token_spans import decode, token_pieces, token_spans
+from reasoning_irl.text.trace import Span
 from reasoning_irl.utils.errors import DataError
+from tests.helpers.tokenizers import COARSE, CORPUS, FINE, FINE_BYTES, byte_level, wrapped
 
-TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-CORPUS = ["<think>\n12 + 30 = 42\n</think>\n<answer>\n42\n</answer>", "Tom has 1,800 apples.", "the answer is 18.0"] * 3
 TEXTS = [
     "<think>\n12 + 345 = 357\n</think>\n<answer>\n357\n</answer>",
     "  two leading spaces and 1800 apples, 18.0 of them",
@@ -26,21 +26,6 @@ TEXTS = [
     "1",
     "",
 ]
-
-
-def byte_level(vocab_size: int, corpus: Sequence[str] = CORPUS) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, as Llama and Qwen have: one character may be several tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<pad>", "<end>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    return wrapped(tokenizer)
 
 
 def metaspace() -> PreTrainedTokenizerFast:
@@ -60,13 +45,6 @@ def metaspace() -> PreTrainedTokenizerFast:
     return wrapped(tokenizer)
 
 
-def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", chat_template=TEMPLATE, padding_side="left"
-    )
-
-
-COARSE, FINE, FINE_BYTES = byte_level(340), byte_level(264), byte_level(258)
 MERGED = byte_level(330, ["a 😀 b 🎉 c 👩‍👧 e\u0301, 你好, 数学 12"] * 3)  # some tokens end inside a character
 OTHERS = {"coarse": COARSE, "fine": FINE, "metaspace": metaspace()}
 RECORD = Record("r", make_prompt("How many?", ""), "<think>\n1\n</think>\n<answer>\n1\n</answer>", "1")

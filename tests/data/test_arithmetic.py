@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from reasoning_irl.config.schema import DatasetConfig, IRLTrainConfig
+from reasoning_irl.config.schema import DatasetConfig, IRLTrainConfig, PerturbationKind
 from reasoning_irl.data.arithmetic import (
     OPERATIONS,
     Problem,
@@ -17,9 +17,9 @@ from reasoning_irl.data.arithmetic import (
     write_trace,
 )
 from reasoning_irl.data.loading import load_annotated, load_test, load_train
-from reasoning_irl.data.records import Record, extract_answer, format_trace
-from reasoning_irl.rewards.kinds import PerturbationKind
-from reasoning_irl.rewards.perturbations import perturb
+from reasoning_irl.data.perturbations import perturb
+from reasoning_irl.data.records import Record
+from reasoning_irl.text.trace import extract_answer, format_trace
 
 EQUATION = re.compile(r"([0-9]+) ([-+*]) ([0-9]+) = ([0-9]+)")
 EXPERT = format_trace("3 + 4 = 7\n7 - 2 = 5\n5 * 2 = 10", "10")

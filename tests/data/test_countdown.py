@@ -5,14 +5,13 @@ from itertools import islice, pairwise
 
 import pytest
 
-from reasoning_irl.config.schema import CountdownConfig, DatasetConfig, DatasetName, IRLTrainConfig
-from reasoning_irl.data.countdown import ask, expert_record, generate_problems, read_question
+from reasoning_irl.config.schema import AnswerKind, CountdownConfig, DatasetConfig, DatasetName, IRLTrainConfig
+from reasoning_irl.data.countdown import ask, expert_record, generate_problems
 from reasoning_irl.data.loading import load_test, load_train
-from reasoning_irl.data.records import extract_answer, reasoning_span
 from reasoning_irl.rewards.answers import find_equations
 from reasoning_irl.rewards.checking import is_right
-from reasoning_irl.rewards.expressions import parse_expression
-from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.rewards.expressions import parse_expression, read_question
+from reasoning_irl.text.trace import extract_answer, reasoning_span
 from reasoning_irl.utils.errors import DataError
 
 

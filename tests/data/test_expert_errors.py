@@ -4,8 +4,9 @@ import random
 import pytest
 
 from reasoning_irl.data.expert_errors import plant_errors
-from reasoning_irl.data.records import Record, format_trace, make_prompt
+from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.rewards.options import show_options
+from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from reasoning_irl.data.gsm8k import gsm8k_kd_record, gsm8k_record
-from reasoning_irl.data.records import Record, format_trace
-from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.data.records import NoExpertError, Record, Row
 from reasoning_irl.data.sources import read_rows, to_records
+from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
 
 SOLUTION = (

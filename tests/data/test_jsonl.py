@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from reasoning_irl.data.jsonl import own_record, read_jsonl
-from reasoning_irl.data.records import Record, format_trace
+from reasoning_irl.data.records import Record
 from reasoning_irl.data.sources import read_rows, to_records
+from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
 
 ROW = {"question": "3 + 4?", "reasoning": "3 + 4 = 7", "answer": "7"}

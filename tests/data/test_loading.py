@@ -7,12 +7,11 @@ from typing import Any
 import datasets
 import pytest
 
-from reasoning_irl.config.schema import DatasetConfig, DatasetName, IRLTrainConfig
+from reasoning_irl.config.schema import AnswerKind, DatasetConfig, DatasetName, IRLTrainConfig
 from reasoning_irl.data.loading import load_test, load_train
 from reasoning_irl.data.records import Record
-from reasoning_irl.rewards.kinds import AnswerKind
 from reasoning_irl.utils.errors import DataError
-from tests.data.test_medreason import VALUES as MEDREASON
+from tests.helpers.traces import MEDREASON
 
 
 @pytest.fixture(autouse=True)

@@ -3,27 +3,20 @@ from typing import Any
 
 import pytest
 
+from reasoning_irl.config.schema import AnswerKind
 from reasoning_irl.data.medreason import TEST_SHARE, is_test_question, medreason_record
-from reasoning_irl.data.records import format_trace
-from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.data.records import NoExpertError, Row
 from reasoning_irl.rewards.checking import is_right
-from reasoning_irl.rewards.kinds import AnswerKind
 from reasoning_irl.rewards.options import find_options
+from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
+from tests.helpers.traces import MEDREASON
 
-VALUES = {
-    "dataset_name": "medmcqa",
-    "id_in_dataset": 7,
-    "question": "Which of these is a cause of a stroke:",
-    "answer": "A clot. Explanation: A clot stops the flow. It may come from the heart.",
-    "reasoning": "Finding reasoning paths:\n1. Clot -> Stroke\n\nReasoning Process:\n1. So.\n\nConclusion:\nA clot.",
-    "options": "Answer Choices:\nA. A cold\nB. A clot\nC. A clot of\ncheese\nD. None",
-}
 OPTIONS = {"A": "A cold", "B": "A clot", "C": "A clot of cheese", "D": "None"}
 
 
 def row(**values: Any) -> Row:
-    return Row("train row 7", "train-7", VALUES | values)
+    return Row("train row 7", "train-7", MEDREASON | values)
 
 
 def test_the_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
@@ -31,7 +24,7 @@ def test_the_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
     assert record.question == (
         "Which of these is a cause of a stroke:\n\nA. A cold\nB. A clot\nC. A clot of cheese\nD. None"
     )
-    assert record.target == format_trace(VALUES["reasoning"], "B. A clot")
+    assert record.target == format_trace(MEDREASON["reasoning"], "B. A clot")
     assert (record.id, record.answer, record.answer_kind) == ("medreason-train-7", "B. A clot", AnswerKind.option)
     for said in ("B", "B.", "(B)", "a clot"):
         assert is_right(said, record.answer, record.answer_kind, record.question)
@@ -42,7 +35,7 @@ def test_the_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        VALUES["options"],
+        MEDREASON["options"],
         "A. A cold\nB. A clot\nC. A clot of cheese\nD. None\n",
         "(A) A cold\n(B) A clot\n(C) A clot of cheese\n(D) None",
         OPTIONS,

@@ -14,7 +14,7 @@ from reasoning_irl.data.jsonl import own_record
 from reasoning_irl.data.medreason import medreason_record
 from reasoning_irl.data.sources import HubSet, read_rows, to_records
 from reasoning_irl.utils.errors import DataError
-from tests.data.test_medreason import VALUES as MEDREASON
+from tests.helpers.traces import MEDREASON
 
 OWN = {"question": "3 + 4?", "reasoning": "3 + 4 = 7", "answer": "7"}
 GSM8K = {"question": "3 + 4?", "answer": "So 3 + 4 = <<3+4=7>>7.\n#### 7"}

@@ -14,12 +14,6 @@ from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
 
 
-def composed(name: str, expected: type, *overrides: str) -> object:
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return to_config(compose(name, overrides=list(overrides)), expected)
-
-
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")

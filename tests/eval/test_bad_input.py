@@ -13,19 +13,28 @@ import torch
 
 from reasoning_irl.config.schema import Granularity, OnError, RewardHead
 from reasoning_irl.data.tokens import TokenSequence
-from reasoning_irl.eval.generation import score_by_length
-from reasoning_irl.eval.localisation import natural_errors
-from reasoning_irl.eval.pieces import spans_of
-from reasoning_irl.eval.scoring import run_irl_evaluation
-from reasoning_irl.eval.trace_file import HELD, Skipped, Trace, plain_rows, read_traces
+from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
+from reasoning_irl.eval.reports.first_error import natural_errors
+from reasoning_irl.eval.scoring.generation import score_by_length
+from reasoning_irl.eval.traces.trace_file import HELD, Skipped, Trace, plain_rows, read_traces
 from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
+from reasoning_irl.text.token_spans import spans_of
 from reasoning_irl.utils.errors import DataError, UserError
-from tests.data.test_external import FOUND, MR_GSM8K, PROCESSBENCH
-from tests.eval.test_scoring import QUESTION, RIGHT, foreign_rows, irl_config, read_rows, write_rows
+from tests.helpers.traces import (
+    FOUND,
+    GOOD,
+    MR_GSM8K,
+    PROCESSBENCH,
+    QUESTION,
+    RIGHT,
+    foreign_rows,
+    irl_config,
+    read_rows,
+    write_rows,
+)
 
 TOKENIZER = build_tokenizer(40)
-GOOD = foreign_rows(1)[0]
 BROKEN: list[tuple[dict[str, Any] | str, str]] = [
     ({"question": "q", "correct": True}, "the trace has no 'completion'"),
     ({"question": "q", "completion": "c"}, "the trace has no 'correct'"),

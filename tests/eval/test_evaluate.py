@@ -4,22 +4,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_irl.config.compose import load_dataset_config
 from reasoning_irl.config.schema import EvalConfig
 from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion
 from reasoning_irl.eval.evaluate import run_evaluation
-from reasoning_irl.eval.partial import PartialTraces
-from reasoning_irl.eval.pieces import decode, spans_of, step_ids, token_pieces
+from reasoning_irl.eval.traces.resumable import PartialTraces
 from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.text.token_spans import decode, spans_of, step_ids, token_pieces
 from reasoning_irl.utils.errors import ConfigError, UserError
-from reasoning_irl.utils.run_folder import load_dataset_config, newest_checkpoint
-from tests.eval.conftest import composed
+from reasoning_irl.utils.run_folder import newest_checkpoint
+from tests.helpers.configs import compose_config
 
 TRACE = "<think>\n3 + 4 = 7\n7 * 2 = 14\n</think>\n<answer>\n14\n</answer>"
 
 
 def eval_config(run: Path, out: Path, *overrides: str) -> EvalConfig:
-    config = composed(
+    config = compose_config(
         "config_eval",
         EvalConfig,
         f"run_dir={run}",
@@ -32,7 +33,6 @@ def eval_config(run: Path, out: Path, *overrides: str) -> EvalConfig:
         "eval.bootstrap_draws=20",
         *overrides,
     )
-    assert isinstance(config, EvalConfig)
     return config
 
 

@@ -16,8 +16,8 @@ from transformers import (
 
 from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.models.granularity import back_fill
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
-from reasoning_irl.rewards.granularity import back_fill
 from reasoning_irl.utils.errors import UserError
 
 MakeModel = Callable[..., RewardModel]

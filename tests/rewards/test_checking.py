@@ -1,8 +1,8 @@
 import pytest
 
+from reasoning_irl.config.schema import AnswerKind
 from reasoning_irl.data.countdown import Problem, ask
 from reasoning_irl.rewards.checking import is_right, vote
-from reasoning_irl.rewards.kinds import AnswerKind
 from reasoning_irl.rewards.options import show_options
 
 MADE = ask(Problem((3, 8, 4, 4), 24, (), ""))

@@ -1,10 +1,11 @@
 import pytest
 
+from reasoning_irl.config.schema import AnswerKind
 from reasoning_irl.data.countdown import expert_record, generate_problems
-from reasoning_irl.data.records import Record, format_trace, make_prompt
-from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.rewards.options import show_options
-from reasoning_irl.rewards.verifiable import answer_reward, format_reward, is_well_formed
+from reasoning_irl.rewards.verifiable import answer_reward, format_reward
+from reasoning_irl.text.trace import format_trace, is_well_formed
 
 RECORDS = [
     Record("1", make_prompt("How many?", "Think."), format_trace("3 + 4 = 7", "7"), "7"),

@@ -13,14 +13,14 @@ from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion, encode_prompt
-from reasoning_irl.eval.pieces import decode, spans_of, token_pieces
 from reasoning_irl.models.reward_model import load_reward_model
+from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
 from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
 from reasoning_irl.training.discriminator import label_batch
 from reasoning_irl.utils.errors import UserError
-from tests.conftest import compose_tiny
-from tests.data.test_alignment import byte_level
+from tests.helpers.configs import compose_tiny
+from tests.helpers.tokenizers import byte_level
 
 SMALL = [
     "warm_start.enabled=false",

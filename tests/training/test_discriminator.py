@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast, get_scheduler, set_seed
 
 from reasoning_irl.config.schema import ClassifierLoss, Granularity, IRLTrainConfig, RewardHead
 from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
-from reasoning_irl.rewards.granularity import back_fill, segment_mean
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Source, label_batch
 from reasoning_irl.training.losses import masked_mean
 

@@ -3,9 +3,9 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from reasoning_irl.config.schema import PerturbationKind
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
-from reasoning_irl.rewards.kinds import PerturbationKind
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.utils.errors import DataError
 

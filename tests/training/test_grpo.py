@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from reasoning_irl.config.schema import GRPOTrainConfig
 from reasoning_irl.training import jobs
-from tests.conftest import compose_config
+from tests.helpers.configs import compose_config
 
 
 def grpo_config(*overrides: str) -> GRPOTrainConfig:

@@ -15,7 +15,7 @@ from reasoning_irl.data.tokens import TokenBatch, collate, encode_record
 from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.models.reward_model import load_reward_model
-from tests.conftest import compose_tiny
+from tests.helpers.configs import compose_tiny
 
 JOB = Path(__file__).parent / "job.py"
 UNSLOTH = ["scale=smoke", "model.backend=unsloth", "model.embedded.hidden_size=64", "model.embedded.heads=2"]

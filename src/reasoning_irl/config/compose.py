@@ -11,11 +11,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_irl.config import schema
 from reasoning_irl.config.validate import validate
-from reasoning_irl.utils.errors import ConfigError
-from reasoning_irl.utils.run_folder import REWARD_MODEL
+from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, load_run_config
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SCHEMAS = {
@@ -103,3 +104,18 @@ def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
         raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: start it by that script")
     validate(config)
     return config
+
+
+def load_dataset_config(run_dir: Path) -> schema.DatasetConfig:
+    """The `dataset` part of a run's configuration, typed. Raises UserError where it cannot be read."""
+    config = load_run_config(run_dir)
+    if "dataset" not in config:
+        raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
+    try:
+        dataset = OmegaConf.merge(
+            OmegaConf.structured(schema.DatasetConfig), OmegaConf.to_container(config.dataset, resolve=True)
+        )
+        return OmegaConf.to_object(dataset)  # type: ignore[return-value]  # the structured config's own class
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{run_dir}/{CONFIG_FILE}: `dataset` cannot be read: {reason}") from error

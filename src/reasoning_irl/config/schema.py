@@ -11,8 +11,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_irl.rewards.kinds import PerturbationKind
-
 
 class Schedule(StrEnum):
     constant = "constant"
@@ -78,6 +76,23 @@ class Granularity(StrEnum):
     step = "step"
     interval = "interval"
     dense = "dense"
+
+
+class PerturbationKind(StrEnum):
+    operator_flip = "operator_flip"
+    nearby_answer = "nearby_answer"
+    answer_from_trace = "answer_from_trace"
+    number_corruption = "number_corruption"
+    wrong_quantity = "wrong_quantity"
+    other_option = "other_option"
+
+
+class AnswerKind(StrEnum):
+    """What makes an answer right; see rewards/checking.py."""
+
+    text = "text"  # it states the reference's number, or its words
+    option = "option"  # it names the same option of those that the question shows
+    expression = "expression"  # it makes the question's target from the question's numbers
 
 
 class AdvantageCalculation(StrEnum):

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_irl.data.records import Record, Span
+from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
-from reasoning_irl.eval.pieces import token_spans
+from reasoning_irl.text.token_spans import token_spans
+from reasoning_irl.text.trace import Span
 from reasoning_irl.utils.errors import DataError
 
 Floats = NDArray[np.float64]

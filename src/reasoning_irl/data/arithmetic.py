@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import add, mul, sub
 
-from reasoning_irl.data.records import Record, extract_answer, format_trace, make_prompt, step_spans
+from reasoning_irl.data.records import Record, make_prompt
+from reasoning_irl.text.trace import extract_answer, format_trace, step_spans
 
 _WORD = re.compile(r"[0-9]+|[^\W\d]+|\S")
 

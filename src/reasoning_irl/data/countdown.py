@@ -4,19 +4,18 @@ Problems are built from their solution, so that each has one; the expert writes 
 """
 
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reasoning_irl.data.records import Record, format_trace, make_prompt
-from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.config.schema import AnswerKind
+from reasoning_irl.data.records import Record, make_prompt
+from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
 
 # Values of a solution stay in 1..RANGE * max_number.
 RANGE = 10
 MAX_REPEATS = 20_000  # problems in a row that are known already: there are no more
 
-_QUESTION = re.compile(r"Use the numbers ([0-9, ]+) and ([0-9]+), each at most once, .* that equals ([0-9]+)\.")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 _NUMBER = 3  # binds tighter than any operation
 
@@ -70,12 +69,6 @@ def ask(problem: Problem) -> str:
         f"Use the numbers {', '.join(map(str, numbers))} and {last}, each at most once, with + - * / and parentheses "
         f"to write an expression that equals {problem.target}."
     )
-
-
-def read_question(question: str) -> tuple[tuple[int, ...], int] | None:
-    """(numbers, target) of a question that `ask` wrote, or None."""
-    match = _QUESTION.fullmatch(question.strip())
-    return ((*map(int, match[1].split(",")), int(match[2])), int(match[3])) if match else None
 
 
 def expert_record(problem: Problem, record_id: str, system_prompt: str) -> Record:

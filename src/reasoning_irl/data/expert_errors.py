@@ -4,8 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from reasoning_irl.config.schema import PerturbationKind
+from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record
-from reasoning_irl.rewards.perturbations import PerturbationKind, sample_perturbations
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
 

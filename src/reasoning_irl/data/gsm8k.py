@@ -2,9 +2,9 @@
 
 import re
 
-from reasoning_irl.data.records import THINK_CLOSE, Record, format_trace, make_prompt, reasoning_span
-from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.data.records import NoExpertError, Record, Row, make_prompt
 from reasoning_irl.rewards.answers import find_boxed, find_number, plain_answer
+from reasoning_irl.text.trace import THINK_CLOSE, format_trace, reasoning_span
 from reasoning_irl.utils.errors import DataError
 
 ANSWER_MARK = "####"

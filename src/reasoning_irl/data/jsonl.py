@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.data.records import Record, extract_answer, format_trace, make_prompt, reasoning_span
-from reasoning_irl.data.rows import Row
+from reasoning_irl.data.records import Record, Row, make_prompt
+from reasoning_irl.text.trace import extract_answer, format_trace, reasoning_span
 from reasoning_irl.utils.errors import DataError
 
 

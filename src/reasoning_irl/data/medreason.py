@@ -5,11 +5,11 @@ import json
 import re
 from typing import Any
 
-from reasoning_irl.data.records import Record, format_trace, make_prompt, reasoning_span
-from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.config.schema import AnswerKind
+from reasoning_irl.data.records import NoExpertError, Record, Row, make_prompt
 from reasoning_irl.rewards.answers import normalise
-from reasoning_irl.rewards.kinds import AnswerKind
 from reasoning_irl.rewards.options import find_options, read_choice, show_options
+from reasoning_irl.text.trace import format_trace, reasoning_span
 
 TEST_SHARE = 0.05
 

@@ -4,20 +4,12 @@ A trace is `<think>\n` + reasoning + `\n</think>\n<answer>\n` + answer + `\n</an
 non-empty lines of the reasoning, and the answer is the last step: an error can sit there alone.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_irl.rewards.kinds import AnswerKind
-
-ChatMessage = dict[str, str]
-Span = tuple[int, int]  # character offsets [start, end) into a trace's text
-
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
-
-_ANSWER = re.compile(rf"{ANSWER_OPEN}\s*(.*?)\s*{ANSWER_CLOSE}", re.DOTALL)
-_LINE = re.compile(r"[^\n]*\S[^\n]*")
+from reasoning_irl.config.schema import AnswerKind
+from reasoning_irl.text.trace import ChatMessage
+from reasoning_irl.utils.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -55,34 +47,23 @@ def make_prompt(question: str, system_prompt: str) -> list[ChatMessage]:
     return [*system, {"role": "user", "content": question}]
 
 
-def format_trace(reasoning: str, answer: str) -> str:
-    """The text of a trace in the one format that all parts share."""
-    return f"{THINK_OPEN}\n{reasoning}\n{THINK_CLOSE}\n{ANSWER_OPEN}\n{answer}\n{ANSWER_CLOSE}"
+class NoExpertError(Exception):
+    """A row that is no mistake of the file, yet gives no expert; the message completes `rows that ...`."""
 
 
-def answer_span(trace: str) -> Span | None:
-    """Where the answer's text stands, or None when the trace has no closed, non-empty answer."""
-    match = _ANSWER.search(trace)
-    return match.span(1) if match and match.group(1) else None
+@dataclass(frozen=True)
+class Row:
+    """Values by column; `where` is file:line or the like, `name` is short and unlike that of any other row."""
 
+    where: str
+    name: str
+    values: dict[str, Any]
 
-def extract_answer(trace: str) -> str | None:
-    """The answer's text, or None when the trace has no closed, non-empty answer."""
-    span = answer_span(trace)
-    return trace[slice(*span)] if span else None
-
-
-def reasoning_span(trace: str) -> Span:
-    """Where the reasoning stands: between the think tags, or up to the answer where a tag is missing."""
-    open_at = trace.find(THINK_OPEN)
-    start = 0 if open_at < 0 else open_at + len(THINK_OPEN)
-    ends = [at for tag in (THINK_CLOSE, ANSWER_OPEN) if (at := trace.find(tag, start)) >= 0]
-    return start, min(ends, default=len(trace))
-
-
-def step_spans(trace: str) -> list[Span]:
-    """The steps of a trace in order: each non-empty line of the reasoning, then the answer if there is one."""
-    start, end = reasoning_span(trace)
-    steps = [match.span() for match in _LINE.finditer(trace, start, end)]
-    answer = answer_span(trace)
-    return [*steps, answer] if answer else steps
+    def text(self, key: str) -> str:
+        """A value as stripped text; a number is written out. Raises DataError where it is missing or not text."""
+        value = self.values.get(key)
+        if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+            raise DataError(f"{self.where}: the record has no '{key}'; each one needs a text under that key")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise DataError(f"{self.where}: '{key}' is a {type(value).__name__}; write it as text")
+        return str(value).strip()

@@ -10,8 +10,7 @@ from typing import Any
 import datasets
 
 from reasoning_irl.data.jsonl import read_jsonl
-from reasoning_irl.data.records import Record
-from reasoning_irl.data.rows import NoExpertError, Row
+from reasoning_irl.data.records import NoExpertError, Record, Row
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
 

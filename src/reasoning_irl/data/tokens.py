@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_irl.data.records import ChatMessage, Record, Span
+from reasoning_irl.data.records import Record
+from reasoning_irl.text.trace import ChatMessage, Span
 from reasoning_irl.utils.errors import DataError
 
 NO_LIMIT = 10**9  # tokens; for a trace that is scored as long as it is

@@ -1,9 +1,8 @@
 """Samples a policy on test problems: traces.jsonl, and metrics.json of what it gets right."""
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from reasoning_irl.config.schema import Algorithm, DatasetName, EvalConfig
+from reasoning_irl.config.compose import load_dataset_config
+from reasoning_irl.config.schema import Algorithm, AnswerKind, DatasetName, EvalConfig
 from reasoning_irl.data.arithmetic import first_wrong_step
 from reasoning_irl.data.loading import load_test
-from reasoning_irl.data.records import Record, extract_answer, step_spans
+from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, check_prompt_lengths, encode_prompt
-from reasoning_irl.eval.generation import (
-    Progress,
+from reasoning_irl.eval.scoring.generation import (
     batches,
     end_ids,
     on_best_device,
@@ -27,23 +26,21 @@ from reasoning_irl.eval.generation import (
     score_by_length,
     token_logprobs,
 )
-from reasoning_irl.eval.metrics import majority_at, pass_at_k
-from reasoning_irl.eval.partial import PartialTraces
-from reasoning_irl.eval.pieces import decode, token_pieces
-from reasoning_irl.eval.summary import Metrics, Summary, write_metrics
-from reasoning_irl.eval.trace_file import TEST, VALIDATION
+from reasoning_irl.eval.traces.resumable import PartialTraces
+from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION
+from reasoning_irl.metrics.summary import Metrics, Summary, write_metrics
+from reasoning_irl.metrics.traces import majority_at, pass_at_k
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
 from reasoning_irl.rewards.checking import is_right, vote
-from reasoning_irl.rewards.kinds import AnswerKind
-from reasoning_irl.rewards.verifiable import is_well_formed
+from reasoning_irl.text.token_spans import decode, token_pieces
+from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
 from reasoning_irl.utils.errors import ConfigError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
     REWARD_MODEL,
     TRACES_FILE,
-    load_dataset_config,
     load_run_config,
     newest_checkpoint,
     refuse_to_overwrite,
@@ -231,12 +228,3 @@ def _supervision(config: EvalConfig) -> str:
     if config.policy_path:  # the run says nothing about how another policy was made
         return "not declared"
     return SUPERVISION.get(str(load_run_config(Path(config.run_dir)).get("algorithm")), "not declared")
-
-
-def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-
-
-def progress_bar(what: str) -> Progress:
-    """A bar on a terminal, nothing in a log file."""
-    return lambda slices: tqdm(slices, desc=what, unit="batch", disable=None)

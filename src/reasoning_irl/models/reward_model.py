@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from reasoning_irl.config.schema import Granularity, RewardHead
-from reasoning_irl.data.records import Span, make_prompt, step_spans
+from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import (
     NO_LIMIT,
     TokenBatch,
@@ -38,9 +38,10 @@ from reasoning_irl.data.tokens import (
     encode_completion,
     encode_prompt,
 )
-from reasoning_irl.eval.pieces import pieces_at, spans_of, step_ids
+from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.models.loading import load_tokenizer, no_model, weights
-from reasoning_irl.rewards.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
+from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
+from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reasoning_irl.data.records import Span
+from reasoning_irl.text.trace import Span
 
 OPERATORS = ("+", "-", "*", "/")
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Hashable
 
-from reasoning_irl.data.countdown import read_question
+from reasoning_irl.config.schema import AnswerKind
 from reasoning_irl.rewards.answers import answers_match, majority_key, normalise
-from reasoning_irl.rewards.expressions import parse_expression, uses_at_most
-from reasoning_irl.rewards.kinds import AnswerKind
+from reasoning_irl.rewards.expressions import parse_expression, read_question, uses_at_most
 from reasoning_irl.rewards.options import find_options, read_choice
 
 

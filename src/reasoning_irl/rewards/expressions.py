@@ -101,3 +101,12 @@ def _combine(left: Expression, operator: str, right: Expression | None) -> Expre
     forms = [left.form, right.form]
     a, b = sorted(forms) if operator in "+*" else forms
     return Expression(value, left.numbers + right.numbers, f"({a}{operator}{b})")
+
+
+_QUESTION = re.compile(r"Use the numbers ([0-9, ]+) and ([0-9]+), each at most once, .* that equals ([0-9]+)\.")
+
+
+def read_question(question: str) -> tuple[tuple[int, ...], int] | None:
+    """(numbers, target) of a question that `ask` wrote, or None."""
+    match = _QUESTION.fullmatch(question.strip())
+    return ((*map(int, match[1].split(",")), int(match[2])), int(match[3])) if match else None

@@ -22,7 +22,7 @@ from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConf
 from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion
-from reasoning_irl.eval.metrics import auroc, pearson
+from reasoning_irl.metrics.traces import auroc, pearson
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.rewards.verifiable import answer_reward
 from reasoning_irl.training.advantages import token_advantages

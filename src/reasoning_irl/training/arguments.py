@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, TrainConfig, WandbMode
-from reasoning_irl.utils.progress import JsonlLog, TimeLimit
-from reasoning_irl.utils.wandb_run import wandb_mode
+from reasoning_irl.tracking import wandb_mode
+from reasoning_irl.training.callbacks import JsonlLog, TimeLimit
 
 TRAIN_LOG = "train_log.jsonl"
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.data.tokens import TokenBatch
-from reasoning_irl.eval.pieces import decode, token_pieces
-from reasoning_irl.utils.wandb_run import log_table
+from reasoning_irl.text.token_spans import decode, token_pieces
+from reasoning_irl.tracking import log_table
 
 
 class CompletionsLog:

@@ -18,8 +18,8 @@ from transformers import get_scheduler
 
 from reasoning_irl.config.schema import ClassifierLoss, RewardModelConfig
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
-from reasoning_irl.rewards.granularity import back_fill, segment_mean
 from reasoning_irl.training.losses import discriminator_loss, masked_mean
 
 

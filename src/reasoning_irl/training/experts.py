@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from reasoning_irl.config.schema import PerturbationKind
+from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
-from reasoning_irl.rewards.kinds import PerturbationKind
-from reasoning_irl.rewards.perturbations import sample_perturbations
 from reasoning_irl.utils.errors import DataError
 
 

@@ -19,6 +19,7 @@ from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
+from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import callbacks, grpo_arguments, trainer_arguments
 from reasoning_irl.training.completions import CompletionsLog
@@ -29,7 +30,6 @@ from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import check_run_folder, newest_checkpoint, record_run
-from reasoning_irl.utils.wandb_run import wandb_run
 
 COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 

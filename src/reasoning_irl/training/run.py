@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reasoning_irl.config.schema import Algorithm, GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig, TrainConfig
 from reasoning_irl.models.backend import prepare_backend
-from reasoning_irl.utils.wandb_run import check_login
+from reasoning_irl.tracking import check_login
 
 NAMES = {
     Algorithm.airl: "adversarial IRL (demonstrations)",

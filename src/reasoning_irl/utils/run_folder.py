@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_irl.config.schema import DatasetConfig
 from reasoning_irl.utils.errors import UserError
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
@@ -70,21 +68,6 @@ def check_is_run(folder: str, *, needs_checkpoint: bool) -> None:
         newest_checkpoint(Path(folder))
 
 
-def load_dataset_config(run_dir: Path) -> DatasetConfig:
-    """The `dataset` part of a run's configuration, typed. Raises UserError where it cannot be read."""
-    config = load_run_config(run_dir)
-    if "dataset" not in config:
-        raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
-    try:
-        dataset = OmegaConf.merge(
-            OmegaConf.structured(DatasetConfig), OmegaConf.to_container(config.dataset, resolve=True)
-        )
-        return OmegaConf.to_object(dataset)  # type: ignore[return-value]  # the structured config's own class
-    except OmegaConfBaseException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{run_dir}/{CONFIG_FILE}: `dataset` cannot be read: {reason}") from error
-
-
 def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
     """Raises UserError where one of the files is in the folder already."""
     for name in names:
@@ -110,3 +93,7 @@ def write_lines_atomically(path: Path, lines: Iterable[str]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,0 +1,60 @@
+"""Joins the parts of a quickstart run: one table, one metrics.json, one report.
+
+python -m reasoning_irl.eval.quickstart_report RUN_DIR SECONDS
+"""
+
+import sys
+from pathlib import Path
+
+from reasoning_irl.data.jsonl import read_jsonl
+from reasoning_irl.eval.reports.page import balanced, write_run_report
+from reasoning_irl.eval.reports.tables import table
+from reasoning_irl.eval.traces.trace_file import TEST
+from reasoning_irl.metrics.summary import Metrics, read_metrics, write_metrics
+from reasoning_irl.utils.run_folder import METRICS_FILE, REPORT_FILE, TRACES_FILE
+
+# Each policy, and where its own metrics stand within the run.
+POLICIES = {"warm_start": "warm_start_samples", "sft_continued": "sft_continued", "airl": "."}
+POLICY_METRICS = ("pass@", "majority@", "completion_length", "format_ok")
+SUPERVISION = {"warm_start": "an error-prone annotator", "sft_continued": "demonstrations", "airl": "demonstrations"}
+
+
+def join(run_dir: Path, seconds: float) -> Metrics:
+    """The run's metrics with those of every policy under its name, written back to metrics.json."""
+    metrics = read_metrics(run_dir / METRICS_FILE)
+    for policy, folder in POLICIES.items():
+        for key, value in read_metrics(run_dir / folder / METRICS_FILE).items():
+            if key.startswith(POLICY_METRICS):
+                metrics[f"{policy}/{key}"] = value
+    metrics["seconds/total"] = seconds
+    write_metrics(run_dir / METRICS_FILE, metrics)
+    return metrics
+
+
+def policy_table(metrics: Metrics) -> str:
+    """pass@k of every policy, with 95 % intervals."""
+    ks = sorted(int(key.removeprefix("airl/pass@")) for key in metrics if key.removeprefix("airl/pass@").isdigit())
+    shown = [k for k in ks if k in (ks[0], ks[-1])]
+    lines = [["policy", *(f"pass@{k}" for k in shown), "learnt from"]]
+    for policy in POLICIES:
+        names = [f"{policy}/pass@{k}" for k in shown]
+        cells = [f"{metrics[n]:.3f} [{metrics[n + '/low']:.3f}, {metrics[n + '/high']:.3f}]" for n in names]
+        lines.append([policy, *cells, SUPERVISION[policy]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def main() -> None:
+    run_dir, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    metrics = join(run_dir, seconds)
+    rows = [row for _, row in read_jsonl(run_dir / TRACES_FILE)]
+    test = [row for row in rows if row["split"] == TEST]
+    write_run_report(run_dir, metrics, balanced(test, 2000, seed=0), len(test))
+    print(policy_table(metrics))
+    print()
+    print(table(metrics))
+    print(f"\n{seconds:.0f} s in all; open {run_dir / REPORT_FILE} in a browser")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""One self-contained HTML page of an evaluation: tables by question, pictures, and traces coloured by token reward.
+
+Text that a model wrote is hostile until shown otherwise. It reaches the page only as JSON inside a data block,
+in which no `<` is left that could close the block, and the page puts it on screen only as text nodes.
+"""
+
+import base64
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasoning_irl.data.jsonl import read_jsonl
+from reasoning_irl.eval.reports.tables import DIFFERENCES, QUESTIONS, Table, layout, with_aliases
+from reasoning_irl.metrics.summary import Metrics
+from reasoning_irl.metrics.traces import step_scores
+from reasoning_irl.text.token_spans import cut, spans_of, step_ids, steps_in
+from reasoning_irl.utils.run_folder import FIGURES, PLANTED_FILE, REPORT_FILE
+
+TEMPLATE, DATA_MARK = "report_template.html", "{{DATA}}"
+SHOWN = ("id", "sample", "answer", "reference", "correct", "first_error_step", "planted")
+NATURAL, PLANTED = "natural", "planted"
+ENDS = ("low", "high", "verdict", "note")
+
+
+def _finite(value: Any) -> Any:
+    """A float as JSON can hold it, to five significant digits; None for NaN and infinities; anything else as it is."""
+    if not isinstance(value, (float, np.floating)):
+        return value
+    return float(f"{float(value):.5g}") if math.isfinite(value) else None
+
+
+def colour_scale(rewards: Sequence[float | None]) -> dict[str, float]:
+    """Ends and middle of the colour scale: the median, and as far to each side as 98 % of rewards reach.
+
+    Symmetric, so that equal strength of colour means equal distance from the median; and a few extreme tokens
+    do not wash out the rest.
+    """
+    finite = np.array([reward for reward in rewards if reward is not None], dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0:
+        return {"low": -1.0, "middle": 0.0, "high": 1.0}
+    middle = float(np.median(finite))
+    distance = np.abs(finite - middle)
+    reach = float(np.quantile(distance, 0.98)) or float(distance.max()) or 1.0
+    return {"low": middle - reach, "middle": middle, "high": middle + reach}
+
+
+def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict[str, Any]:
+    """What the page shows of a trace: its text in pieces (tokens where known), and where its steps are among them.
+
+    `how` the tokens' rewards become a step's score, for natural and planted errors; `digits` behind the point.
+    """
+    text, pieces, rewards = trace["completion"], trace.get("tokens"), trace.get("token_rewards")
+    if pieces and rewards:
+        if len(pieces) != len(rewards):
+            raise ValueError(f"trace {trace.get('id')!r}: {len(pieces)} tokens, {len(rewards)} token rewards")
+        text = "".join(pieces)
+    named, label = trace.get("steps") or [], trace.get("first_error_step") or 0
+    spans = steps_in(text, named)
+    if not (pieces and rewards):
+        pieces, rewards = cut(text, [*(edge for span in spans for edge in span), len(text)]), None
+    ids = step_ids(text, spans_of(pieces), spans)
+    places = {step: [i for i, of_token in enumerate(ids) if of_token == step] for step in range(1, len(spans) + 1)}
+    scores: list[float | None] = [None] * len(spans)
+    guess = None
+    if rewards and spans and all(reward is not None and math.isfinite(reward) for reward in rewards):
+        found = step_scores(rewards, ids, how[PLANTED if trace.get("planted") else NATURAL], len(spans))
+        scores = [_finite(score) for score in found]
+        guess = int(np.argmin(found)) + 1 if np.isfinite(found).any() else None
+    # A label counts steps as the file names them; it says nothing of steps that are cut in another way.
+    is_marked = bool(places.get(label)) and (not named or len(named) == len(spans))
+    prompt = trace.get("prompt") or [{"content": ""}]
+    view = {
+        **{key: trace.get(key) for key in SHOWN},
+        "question": trace.get("question") or (prompt if isinstance(prompt, str) else prompt[-1]["content"]),
+        "score": _finite(trace.get("score")),
+        "logprob": _finite(trace.get("logprob")),
+        "pieces": pieces,
+        "rewards": rewards and [_rounded(reward, digits) for reward in rewards],
+        # [first token, one behind the last, score]; of a step that no token shows, an empty range
+        "steps": [
+            [at[0], at[-1] + 1, score] if at else [0, 0, None]
+            for at, score in zip(places.values(), scores, strict=True)
+        ],
+        "guess": guess,
+        "wrong": label if is_marked else None,
+        "wrong_text": named[label - 1] if 1 <= label <= len(named) and not is_marked else None,
+    }
+    return {key: value for key, value in view.items() if value is not None}
+
+
+def _rounded(reward: float | None, digits: int) -> float | None:
+    # Plus zero, for there is no use in -0.0.
+    return None if reward is None or not math.isfinite(reward) else round(float(reward), digits) + 0.0
+
+
+def _table(table: Table, metrics: Metrics) -> dict[str, Any]:
+    """A table's cells by row; a cell has, beside its own value, that of the reward less its method where compared."""
+
+    def cell(name: str) -> dict[str, Any] | None:
+        found = {end: _finite(metrics.get(f"{name}/{end}")) for end in ENDS}
+        found = {
+            "value": _finite(metrics.get(name)),
+            **{end: value for end, value in found.items() if value is not None},
+        }
+        return found if found["value"] is not None or "note" in found else None
+
+    rows = []
+    for prefix, method in table.methods.items():
+        cells = [cell(f"{prefix}/{metric}") for metric in table.columns.values()]
+        differences = [cell(f"reward_minus_{prefix}/{metric}") for metric in table.columns.values()]
+        if any(cells) or any(differences):
+            rows.append({"method": method, "cells": cells, "differences": differences})
+    return {"title": table.title, "columns": list(table.columns), "intervals": table.intervals, "rows": rows}
+
+
+def _questions(metrics: Metrics) -> list[dict[str, Any]]:
+    """The tables by the question they answer. Differences stand in the cells of the baselines, not by themselves."""
+    tables, shown = layout(metrics), with_aliases(metrics)
+    grouped = {
+        question: [_table(table, shown) for table in tables if table.question == question]
+        for question in QUESTIONS
+        if question != DIFFERENCES
+    }
+    return [{"question": question, "tables": found} for question, found in grouped.items() if found]
+
+
+def write_report(
+    path: Path,
+    title: str,
+    metrics: Metrics,
+    traces: Sequence[Mapping[str, Any]],
+    images: Sequence[tuple[str, Path]],
+    n_available: int | None = None,
+) -> None:
+    """Write the page to `path`; it needs no other file and no network.
+
+    `metrics`: as in metrics.json. `traces`: as in traces.jsonl; only `completion` must be there, and tokens are
+    coloured where `tokens` and `token_rewards` both are; a trace with the key `planted`, the kind of edit, is shown as
+    such. `images`: caption and PNG file. `n_available`: of how many sampled traces those here are a sample.
+    """
+    scale = colour_scale([reward for trace in traces for reward in trace.get("token_rewards") or []])
+    digits = max(0, 2 - math.floor(math.log10(scale["high"] - scale["middle"])))  # three digits or more of the scale
+    how = {source: str(metrics.get(f"choice/reward/step_score/{source}", "mean")) for source in (NATURAL, PLANTED)}
+    data = {
+        "title": title,
+        "supervision": metrics.get("supervision"),
+        "n_test_problems": metrics.get("n_test_problems"),
+        "n_available": n_available,
+        "aggregation": metrics.get("choice/reward/aggregation"),
+        "step_score": how,
+        "questions": _questions(metrics),
+        "images": [{"caption": caption, "png": base64.b64encode(png.read_bytes()).decode()} for caption, png in images],
+        "scale": {end: _finite(value) for end, value in scale.items()},
+        "traces": [_view(trace, how, digits) for trace in traces],
+    }
+    # The one character that HTML reads as markup inside a data block is written as a JSON escape.
+    block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.replace(DATA_MARK, block, 1), encoding="utf-8")
+
+
+PLANTED_SHOWN = 100  # in the report
+
+
+def write_run_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, Any]], n_available: int) -> None:
+    """report.html with the pictures that are there, test traces, of `n_available`, and the planted errors there are."""
+    images = [(path.stem.replace("_", " "), path) for path in sorted((output_dir / FIGURES).glob("*.png"))]
+    file = output_dir / PLANTED_FILE
+    planted = [row for _, row in read_jsonl(file)][:PLANTED_SHOWN] if file.is_file() else []
+    write_report(
+        output_dir / REPORT_FILE, f"Evaluation of {output_dir}", metrics, [*rows, *planted], images, n_available
+    )
+
+
+def balanced(rows: Sequence[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+    """At most n rows in random order, half of them right and half wrong as far as there are enough of both."""
+    shuffled = random.Random(f"report {seed}").sample(list(rows), len(rows))
+    right = [row for row in shuffled if row["correct"]]
+    wrong = [row for row in shuffled if not row["correct"]]
+    n_right = min(len(right), max(n // 2, n - len(wrong)))
+    chosen = right[:n_right] + wrong[: n - n_right]
+    return random.Random(f"order {seed}").sample(chosen, len(chosen))

@@ -1,0 +1,417 @@
+"""Reward models of any kind as scorers: a value for every token of a trace, in the tokens of the model's own tokenizer.
+
+airl      ours: the logit at the next token that the model is read at
+token     *ForTokenClassification: the logit of one label; of two, the log-odds of the positive one
+sequence  *ForSequenceClassification, one score (of two labels, log-odds) of a text. The tokens of a step get the score
+          of the trace up to that step's end, ended as the trace is; the last step, and all behind it, that of the whole
+prm       a process reward model, read at a separator that is put behind each step: the probability that the step is
+          right, at all its tokens. A token-classification head, a Qwen2ForProcessRewardModel (Zhang et al. 2025, arXiv
+          2501.07301), or a causal language model that sets a positive token against a negative one (Wang et al. 2024,
+          arXiv 2312.08935)
+logprob   *ForCausalLM: log p(y_t | x, y_<t)
+
+What a folder or hub repository holds is read from its configuration, before any weights are loaded. Code that a
+repository brings along is never run.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peft import PeftConfig
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForTokenClassification,
+)
+
+from reasoning_irl.config.schema import Granularity, RewardHead, RewardKind, ScorerConfig
+from reasoning_irl.data.tokens import NO_LIMIT, TokenBatch, TokenSequence, encode_completion
+from reasoning_irl.eval.scoring.generation import Progress, on_best_device, score_by_length, token_logprobs
+from reasoning_irl.metrics.traces import TokenValues, Values
+from reasoning_irl.models.loading import is_adapter, load_policy, no_model, weights
+from reasoning_irl.models.reward_model import SPEC_FILE, find_reward_model, load_reward_model, load_spec
+from reasoning_irl.text.token_spans import spans_of
+from reasoning_irl.utils.errors import ConfigError, DataError, UserError
+from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
+
+# What stands before a completion where the tokenizer has no chat template.
+PLAIN_TEMPLATE = "{{ bos_token or cls_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+ARCHITECTURES = {
+    "ForTokenClassification": RewardKind.token,
+    "ForProcessRewardModel": RewardKind.prm,
+    "ForSequenceClassification": RewardKind.sequence,
+    "ForCausalLM": RewardKind.logprob,
+    "LMHeadModel": RewardKind.logprob,
+}
+POSITIVE = ("positive", "pos", "correct", "right", "good", "true", "yes", "+", "1", "label_1")
+NEGATIVE = ("negative", "neg", "incorrect", "wrong", "bad", "false", "no", "-", "0", "label_0")
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A trace as a scorer reads it: the texts (T,) of its completion's tokens, and the step (T,) of each, from 1."""
+
+    sequence: TokenSequence
+    pieces: Sequence[str]
+    step_ids: Sequence[int]
+
+
+class Scorer(Protocol):
+    """Gives each token (T,) of each trace a value, the higher the better."""
+
+    def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues: ...
+
+
+@dataclass(frozen=True)
+class ScorerSource:
+    """Where a reward model is and how it is read, known before its weights are loaded."""
+
+    name: str  # the model's own folder, or its hub name
+    kind: RewardKind  # never auto
+    architecture: RewardKind  # the kind that its configuration names
+    settings: ScorerConfig
+    window: int | None  # tokens that it can read, where its configuration says so
+    positive: int = 0  # which of two labels stands for right
+    system_prompt: str = ""  # what stood before the questions that it learnt on
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer. Raises UserError where traces cannot be written in it.
+
+        Without a chat template of its own it writes a prompt as the question and a line break.
+        """
+        name = str(tokenizer_folder(Path(self.name)) or self.name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise UserError(no_model(name, error)) from error
+        if not tokenizer.is_fast:
+            raise UserError(f"the tokenizer of {name} gives no offsets: it must be a fast one (tokenizer.json)")
+        tokenizer.eos_token = tokenizer.eos_token or tokenizer.sep_token
+        if tokenizer.eos_token is None:
+            raise UserError(f"the tokenizer of {name} has no end token: set eos_token in its tokenizer_config.json")
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
+        return tokenizer
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> Scorer:
+        """The model, for traces in the tokens of `tokenizer`. Raises UserError where weights are missing."""
+        in_4bit, pad_id = self.settings.load_in_4bit, tokenizer.pad_token_id
+        if self.kind == RewardKind.airl:
+            ours = on_best_device(load_reward_model(Path(self.name), tokenizer, in_4bit))
+            return TokenScorer(ours.rewards, pad_id, ours.device)
+        if self.kind == RewardKind.logprob:
+            policy = on_best_device(load_policy(self.name, in_4bit, frozen=True).eval())
+            return TokenScorer(lambda batch: token_logprobs(policy, batch), pad_id, policy.device)
+        if self.kind == RewardKind.sequence:
+            return SequenceScorer(self._model(AutoModelForSequenceClassification), self.positive, tokenizer)
+        if self.kind == RewardKind.prm:
+            return self._load_prm(tokenizer)
+        model = self._model(AutoModelForTokenClassification)
+        return TokenScorer(lambda batch: to_value(token_logits(model, batch), self.positive), pad_id, model.device)
+
+    def _load_prm(self, tokenizer: PreTrainedTokenizerBase) -> Scorer:
+        settings, positive = self.settings, self.positive
+        separator = settings.step_separator or ""
+        known_ids(tokenizer, "step_separator", separator)
+        if self.architecture == RewardKind.logprob:
+            answers = {"positive_token": settings.positive_token, "negative_token": settings.negative_token}
+            rows = [known_ids(tokenizer, key, text or "", n_most=1)[0] for key, text in answers.items()]
+            model = self._model(AutoModelForCausalLM)
+            keep_rows(model, rows)
+        elif self.architecture == RewardKind.prm:
+            model = self._model(Qwen2ForProcessRewardModel)
+        else:
+            model = self._model(AutoModelForTokenClassification)
+        return ProcessScorer(model, positive, tokenizer, separator, self.window)
+
+    def _model(self, auto: Any) -> PreTrainedModel:
+        """The model, all its weights from its files: a head that is not there would be a random one."""
+        arguments = weights(self.settings.load_in_4bit, frozen=True)
+        try:
+            model, info = auto.from_pretrained(
+                self.name, output_loading_info=True, trust_remote_code=False, **arguments
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(no_model(self.name, error)) from error
+        if info["missing_keys"]:
+            raise UserError(
+                f"{self.name} has no {min(info['missing_keys'])}, and a random one would give random scores: "
+                "give the folder of a trained reward model"
+            )
+        model.config.use_cache = False
+        return on_best_device(model.eval())
+
+
+@dataclass(frozen=True)
+class TokenScorer:
+    """A model that has a value for each token (B, T) of a batch."""
+
+    rewards: Callable[[TokenBatch], Tensor]
+    pad_id: int
+    device: torch.device
+
+    def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues:
+        sequences = [trace.sequence for trace in traces]
+        return score_by_length(sequences, self.rewards, self.pad_id, batch_size, progress, self.device)
+
+
+@dataclass(frozen=True)
+class SequenceScorer:
+    """A model that has one score of a text: read where each step ends, and at the end of the trace."""
+
+    model: PreTrainedModel
+    positive: int
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues:
+        ends = [[*step_ends(trace)[:-1], len(trace.step_ids) - 1] for trace in traces]
+        prefixes = [self._up_to(trace, end) for trace, own in zip(traces, ends, strict=True) for end in own]
+        pad_id = self._pad_id(prefixes)
+        scores = score_by_length(prefixes, self._scores, pad_id, batch_size, progress, self.model.device)
+        rest = (score for (score,) in scores)
+        return [
+            spread([next(rest) for _ in own], own, len(trace.step_ids)) for trace, own in zip(traces, ends, strict=True)
+        ]
+
+    def _up_to(self, trace: Stepped, end: int) -> TokenSequence:
+        """The trace up to its token `end`, and then ended where the trace is: the model never met an open text."""
+        ids, end_id = trace.sequence.completion_ids, self.tokenizer.eos_token_id
+        is_open = ids[-1] == end_id and end < len(ids) - 1
+        return TokenSequence(trace.sequence.prompt_ids, (*ids[: end + 1], *([end_id] if is_open else [])))
+
+    def _pad_id(self, prefixes: Sequence[TokenSequence]) -> int:
+        """What rows are padded with, so that a batch gives what transformers gives for one text.
+
+        There a score is read at the last token that is not the configuration's padding; without any, at the last one.
+        """
+        text_config = self.model.config.get_text_config()
+        if text_config.pad_token_id is None:
+            last = {prefix.completion_ids[-1] for prefix in prefixes}
+            text_config.pad_token_id = next(i for i in count() if i not in last)
+        pad_id: int = text_config.pad_token_id
+        return pad_id
+
+    def _scores(self, batch: TokenBatch) -> Tensor:
+        """(B, 1) the scores of whole sequences."""
+        logits = self.model(**joined(batch)[0]).logits.float()  # (B, labels)
+        return to_value(logits, self.positive)[:, None]
+
+
+@dataclass(frozen=True)
+class ProcessScorer:
+    """A model that is read at a separator behind each step: the probability that the step is right."""
+
+    model: PreTrainedModel
+    positive: int
+    tokenizer: PreTrainedTokenizerBase
+    separator: str
+    window: int | None
+
+    def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues:
+        marked = [self._marked(trace) for trace in traces]
+        probabilities = score_by_length(
+            [sequence for sequence, _ in marked],
+            lambda batch: to_value(token_logits(self.model, batch), self.positive).sigmoid(),
+            self.tokenizer.pad_token_id,
+            batch_size,
+            progress,
+            self.model.device,
+        )
+        return [
+            spread([of_tokens[place] for place in places], step_ends(trace), len(trace.step_ids))
+            for trace, (_, places), of_tokens in zip(traces, marked, probabilities, strict=True)
+        ]
+
+    def _marked(self, trace: Stepped) -> tuple[TokenSequence, list[int]]:
+        """The trace up to its last step with a separator behind each, and the token at which each separator ends."""
+        spans, text = spans_of(trace.pieces), "".join(trace.pieces)
+        written, start, marks = "", 0, []
+        for end in step_ends(trace):
+            # Behind the step's text, not behind a line break that its last token may hold.
+            until = max(start, len(text[: spans[end][1]].rstrip()))
+            written += text[start:until] + self.separator
+            marks.append(len(written))
+            start = until
+        ids, offsets = encode_completion(self.tokenizer, written, NO_LIMIT)
+        starts = [start for start, _ in offsets[:-1]]
+        if self.window is not None and len(trace.sequence.prompt_ids) + len(starts) > self.window:
+            raise DataError(
+                f"with model.step_separator behind each step, the trace that begins {text[:40]!r} has more tokens than "
+                f"the reward model's window of {self.window}: leave it out"
+            )
+        # The last token that begins before the mark: those that spell one character together all have its span.
+        return TokenSequence(trace.sequence.prompt_ids, ids[:-1]), [bisect_left(starts, mark) - 1 for mark in marks]
+
+
+class Qwen2ForProcessRewardModel(Qwen2ForTokenClassification):
+    """The head of Qwen's process reward models, whose own code lies outside transformers."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        self.score = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, config.num_labels or 2))
+        self.post_init()
+
+
+def load_scorer(name: str, settings: ScorerConfig) -> tuple[Scorer, PreTrainedTokenizerBase]:
+    """The scorer of a folder, a run or a hub name, and the tokenizer in whose tokens it reads traces."""
+    source = find_scorer(name, settings)
+    tokenizer = source.load_tokenizer()
+    return source.load(tokenizer), tokenizer
+
+
+def find_scorer(name: str, settings: ScorerConfig) -> ScorerSource:
+    """What a folder, a run or a hub name holds. Raises UserError where the settings ask for something else."""
+    asked, folder = settings.reward_kind, Path(name)
+    ours = folder if folder.name == REWARD_MODEL else find_reward_model(folder)
+    is_ours = (ours / SPEC_FILE).is_file()
+    if asked == RewardKind.airl or (asked == RewardKind.auto and (is_ours or folder.name == REWARD_MODEL)):
+        spec = load_spec(ours)
+        if settings.step_separator is not None:
+            raise ConfigError(f"model.step_separator is for a PRM, and {ours} is a reward model of ours: leave it out")
+        window = _window(_config(str(ours)))
+        return ScorerSource(
+            str(ours), RewardKind.airl, RewardKind.token, settings, window, system_prompt=spec.system_prompt
+        )
+    if is_ours and asked != RewardKind.logprob:
+        folder = _plain(ours)
+    elif (folder / CONFIG_FILE).is_file():
+        folder = newest_checkpoint(folder)  # a policy
+    name = str(folder)
+    config = _config(name)
+    if is_adapter(name):
+        native = RewardKind.logprob
+    else:
+        named = config.architectures or ["no architecture"]
+        native = next((kind for end, kind in ARCHITECTURES.items() if named[0].endswith(end)), RewardKind.auto)
+        if native == RewardKind.auto:
+            raise UserError(f"{name} is a {named[0]}: give a model for token or sequence classification, or causal")
+    kind = _kind(name, native, settings)
+    positive = 0 if native == RewardKind.logprob else _positive_label(name, config)
+    return ScorerSource(name, kind, native, settings, _window(config), positive)
+
+
+def tokenizer_folder(reward: Path) -> Path | None:
+    """Where a reward model's tokenizer is: in its folder, or in that of the checkpoint around it."""
+    return next((folder for folder in (reward, reward.parent) if (folder / "tokenizer_config.json").is_file()), None)
+
+
+def known_ids(tokenizer: PreTrainedTokenizerBase, key: str, text: str, n_most: int | None = None) -> list[int]:
+    """The ids of a text that `model.KEY` gives. Raises ConfigError where the tokenizer does not know it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids or tokenizer.unk_token_id in ids:
+        raise ConfigError(
+            f"model.{key}={text!r} is not in the reward model's vocabulary: give what it was trained with"
+        )
+    if n_most is not None and len(ids) > n_most:
+        raise ConfigError(f"model.{key}={text!r} is {len(ids)} tokens of the reward model: give one that is a token")
+    return ids
+
+
+def keep_rows(model: PreTrainedModel, rows: Sequence[int]) -> None:
+    """Leaves a causal language model only the logits of some tokens, so that (B, T, V) is never made."""
+    whole: Any = model.get_output_embeddings()
+    part = nn.Linear(whole.in_features, len(rows), bias=whole.bias is not None)
+    part.weight = nn.Parameter(whole.weight[rows].detach())
+    if whole.bias is not None:
+        part.bias = nn.Parameter(whole.bias[rows].detach())
+    model.set_output_embeddings(part)
+
+
+def joined(batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs (B, L) of a model, padded on the right, and where each completion token stands there (B, T)."""
+    ids, columns = batch.compact()
+    lengths = batch.attention_mask.sum(1, keepdim=True)
+    mask = torch.arange(ids.size(1), device=ids.device) < lengths  # an encoder, unlike ours, would see the padding
+    return {"input_ids": ids, "attention_mask": mask.long()}, columns
+
+
+def token_logits(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """(B, T, labels) at the completion's tokens."""
+    inputs, columns = joined(batch)
+    logits: Tensor = model(**inputs).logits
+    return logits.gather(1, columns[..., None].expand(-1, -1, logits.size(-1))).float()
+
+
+def to_value(logits: Tensor, positive: int) -> Tensor:
+    """(..., labels) -> (...): the only logit; of two, the log-odds of the positive label."""
+    return logits[..., 0] if logits.size(-1) == 1 else logits[..., positive] - logits[..., 1 - positive]
+
+
+def step_ends(trace: Stepped) -> list[int]:
+    """The last token of each step that tokens show; of a trace without steps, that of its text."""
+    ends = {step: at for at, step in enumerate(trace.step_ids) if step}
+    shown = (at for at in reversed(range(len(trace.pieces))) if trace.pieces[at].strip())
+    return list(ends.values()) or [next(shown, len(trace.pieces) - 1)]
+
+
+def spread(values: Values, ends: Sequence[int], n_tokens: int) -> list[float]:
+    """(T,) each token takes the value that is read next, at `ends`; what follows the last of them takes the last."""
+    return [values[min(bisect_left(ends, at), len(ends) - 1)] for at in range(n_tokens)]
+
+
+def _config(name: str) -> PreTrainedConfig:
+    try:
+        if is_adapter(name):
+            name = PeftConfig.from_pretrained(name).base_model_name_or_path or name
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(no_model(name, error)) from error
+
+
+def _window(config: PreTrainedConfig) -> int | None:
+    text_config = config.get_text_config()
+    return int(text_config.max_position_embeddings) if hasattr(text_config, "max_position_embeddings") else None
+
+
+def _plain(ours: Path) -> Path:
+    """The folder of a reward model of ours, if transformers alone reads it right."""
+    spec = load_spec(ours)
+    if spec.head != RewardHead.plain or spec.granularity != Granularity.dense or is_adapter(ours):
+        raise ConfigError(f"{ours} is a reward model of ours and not only a head: set model.reward_kind=airl, or auto")
+    return ours
+
+
+def _kind(name: str, native: RewardKind, settings: ScorerConfig) -> RewardKind:
+    """How a model is read. Raises ConfigError where it cannot be read as asked."""
+    asked, separator = settings.reward_kind, settings.step_separator
+    kind = asked
+    if asked == RewardKind.auto:
+        kind = RewardKind.prm if separator is not None else native
+    if kind != native and (kind != RewardKind.prm or native == RewardKind.sequence):
+        raise ConfigError(f"{name} cannot be read as model.reward_kind={kind}: its kind is {native}")
+    if kind == RewardKind.prm and not separator:
+        raise ConfigError(
+            f"{name} is a PRM and is read behind each step: set 'model.step_separator=\"<extra_0>\"', say"
+        )
+    has_answers = settings.positive_token is not None
+    if kind == RewardKind.prm and has_answers != (native == RewardKind.logprob):
+        how = "take away" if has_answers else "give"
+        raise ConfigError(
+            f"{name} is of kind {native}: {how} model.positive_token and model.negative_token, by which a causal "
+            "language model says whether a step is right"
+        )
+    return kind
+
+
+def _positive_label(name: str, config: PreTrainedConfig) -> int:
+    """Which label stands for right: of two by their names, else the second. Raises UserError for more than two."""
+    labels = [str(label).strip().lower() for _, label in sorted((config.id2label or {}).items())]
+    if len(labels) > 2:
+        raise UserError(f"{name} has {len(labels)} labels, and which is good is not known: give a model with 1 or 2")
+    said = [at for at, label in enumerate(labels) if label in POSITIVE]
+    said = said or [1 - at for at, label in enumerate(labels) if label in NEGATIVE]
+    return said[0] if len(labels) == 2 and len(said) == 1 else len(labels) - 1

@@ -1,0 +1,173 @@
+"""The report page: what it holds, and that nothing in it can run; test_page_in_browser.py opens it in a browser."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+
+from reasoning_irl.eval.reports.page import colour_scale, write_report
+from reasoning_irl.text.trace import format_trace, step_spans
+
+HOSTILE = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='x'\"><!--<script>"
+PNG = b"\x89PNG\r\n\x1a\nnot really a picture"
+
+
+def trace(index, **changes):
+    text = format_trace("2 + 2 = 4\n4 * 3 = 13", "13")
+    tokens = re.findall(r"\s*\S", text)
+    return {
+        "id": f"problem-{index}",
+        "question": f"What is question {index}?",
+        "completion": text,
+        "sample": 0,
+        "answer": "12",
+        "correct": index % 2 == 0,
+        "steps": [text[slice(*span)] for span in step_spans(text)],
+        "first_error_step": None if index % 2 == 0 else 2,
+        "tokens": tokens,
+        "token_rewards": np.linspace(-1, 1, len(tokens)).tolist(),
+        "score": index / 10,
+        "logprob": -3.25,
+        "supervision": "demonstrations",
+        **changes,
+    }
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Write a report and return its path."""
+
+    def write(traces, metrics=None, images=(), n_available=None):
+        path = tmp_path / "out" / "report.html"
+        write_report(path, "A run", metrics or {}, traces, list(images), n_available)
+        return path
+
+    return write
+
+
+def data_of(path):
+    block = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.DOTALL)
+    return json.loads(block.group(1))
+
+
+def test_model_text_cannot_leave_the_data_block(page):
+    hostile = trace(0, completion=HOSTILE, question=HOSTILE, id=HOSTILE, tokens=None, answer=HOSTILE)
+    metrics = {"supervision": HOSTILE, "pass@1": None, "pass@1/low": None, "pass@1/note": HOSTILE}
+    path = page([hostile, trace(1, tokens=[HOSTILE], token_rewards=[1.0])], metrics)
+    html = path.read_text()
+    assert len(re.findall(r"<script", html)) == len(re.findall(r"</script", html)) == 2
+    assert "<img" not in html
+    assert "<!--" not in html
+    assert "".join(data_of(path)["traces"][0]["pieces"]) == HOSTILE
+    assert data_of(path)["traces"][1]["pieces"] == [HOSTILE]
+
+
+def test_page_never_parses_text_as_markup(page):
+    html = page([trace(0)]).read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|DOMParser", html)
+
+
+def test_page_is_self_contained(page, tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    path = page([trace(0)], images=[("A picture", tmp_path / "a.png")])
+    assert not re.search(r"https?://|(src|href)\s*=\s*[\"'](?!data:)|url\(|@import", path.read_text())
+    (image,) = data_of(path)["images"]
+    assert image["caption"] == "A picture"
+    assert base64.b64decode(image["png"]) == PNG
+
+
+def test_all_traces_are_there_in_order(page):
+    views = data_of(page([trace(i) for i in range(250)]))["traces"]
+    assert [view["id"] for view in views] == [f"problem-{i}" for i in range(250)]
+    assert [view["score"] for view in views] == [i / 10 for i in range(250)]
+    assert all("".join(view["pieces"]) == trace(0)["completion"] for view in views)
+
+
+def test_steps_have_their_tokens_their_score_and_their_marks(page):
+    right, wrong = data_of(page([trace(0), trace(1)]))["traces"]
+    assert "wrong" not in right
+    assert wrong["wrong"] == 2
+    shown = ["".join(wrong["pieces"][start:end]).strip() for start, end, _ in wrong["steps"]]
+    assert shown[:2] == ["2 + 2 = 4", "4 * 3 = 13"]
+    rewards = trace(1)["token_rewards"]
+    for start, end, score in wrong["steps"]:
+        assert score == pytest.approx(np.mean(rewards[start:end]), rel=1e-4)
+    assert wrong["guess"] == 1  # rewards rise from token to token
+
+
+def test_steps_are_scored_as_they_were_chosen_to_be(page):
+    how = {"choice/reward/step_score/natural": "min", "choice/reward/step_score/planted": "drop"}
+    natural, planted = data_of(page([trace(1), trace(1, planted="operator_flip")], how))["traces"]
+    rewards = trace(1)["token_rewards"]
+    start, end, score = natural["steps"][0]
+    assert score == pytest.approx(min(rewards[start:end]), rel=1e-4)
+    assert planted["steps"][0][2] == pytest.approx(np.mean(rewards[start:end]) - np.mean(rewards), rel=1e-4)
+    assert planted["planted"] == "operator_flip"
+
+
+def test_trace_of_another_program_needs_only_its_text(page):
+    plain, labelled = data_of(
+        page(
+            [
+                {"question": "Why?", "completion": "Because.", "correct": None},
+                {
+                    "prompt": [{"role": "user", "content": "Asked"}],
+                    "completion": "One.\n\nTwo\nlines.\n\nThree.",
+                    "correct": False,
+                    "steps": ["One.", "Two\nlines.", "Three."],
+                    "first_error_step": 2,
+                },
+            ]
+        )
+    )["traces"]
+    assert "".join(plain["pieces"]) == "Because."
+    assert "rewards" not in plain
+    assert "correct" not in plain
+    assert labelled["question"] == "Asked"
+    assert labelled["wrong"] == 2
+    first, end, _ = labelled["steps"][1]
+    assert "".join(labelled["pieces"][first:end]) == "Two\nlines."
+    assert "".join(labelled["pieces"]) == "One.\n\nTwo\nlines.\n\nThree."
+
+
+def test_a_label_whose_step_the_text_lacks_is_told_and_not_marked(page):
+    (view,) = data_of(page([trace(1, steps=["2 + 2 = 4", "elsewhere"])]))["traces"]
+    assert "wrong" not in view
+    assert view["wrong_text"] == "elsewhere"
+
+
+def test_what_is_undefined_stands_with_its_reason(page):
+    metrics = {"n_rerank": 2, "n_planted": 0, "n_natural": 0}
+    metrics |= {"reward/auroc": None, "reward/auroc/note": "undefined: all right", "random/auroc": 0.5}
+    metrics |= {"reward_minus_random/auroc": 0.2, "reward_minus_random/auroc/verdict": "better"}
+    questions = {q["question"]: q["tables"] for q in data_of(page([trace(0)], metrics))["questions"]}
+    told = questions["Which samples are right?"][0]
+    rows = {row["method"]: row for row in told["rows"]}
+    assert rows["reward"]["cells"][0] == {"value": None, "note": "undefined: all right"}
+    assert rows["random"]["cells"][0] == {"value": 0.5}
+    assert rows["random"]["differences"][0] == {"value": 0.2, "verdict": "better"}
+
+
+def test_numbers_that_json_lacks_become_empty(page):
+    rewards = [float("nan"), float("inf"), np.float32(0.25)]
+    path = page([trace(0, tokens=["a", "b", "c"], token_rewards=rewards, score=float("nan"))])
+    (view,) = data_of(path)["traces"]
+    assert view["rewards"] == [None, None, 0.25]
+    assert "score" not in view
+
+
+def test_tokens_and_rewards_must_pair(page):
+    with pytest.raises(ValueError, match=r"problem-0.*2 tokens, 1 token rewards"):
+        page([trace(0, tokens=["a", "b"], token_rewards=[1.0])])
+
+
+def test_colour_scale_is_symmetric_about_the_median_and_forgets_outliers():
+    rewards = [*np.linspace(-1, 3, 401), 1e6]
+    scale = colour_scale(rewards)
+    assert scale["middle"] == pytest.approx(1.0, abs=0.02)
+    assert scale["high"] - scale["middle"] == pytest.approx(2.0, abs=0.06)
+    assert scale["middle"] - scale["low"] == pytest.approx(scale["high"] - scale["middle"])
+    assert colour_scale([None, 2.0]) == {"low": 1.0, "middle": 2.0, "high": 3.0}
+    assert colour_scale([]) == {"low": -1.0, "middle": 0.0, "high": 1.0}

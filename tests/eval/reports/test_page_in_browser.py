@@ -1,0 +1,164 @@
+"""The report page in a browser: traces are found, sorted and opened, and text that attacks does nothing."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reasoning_irl.eval.reports.page import write_report
+from reasoning_irl.text.trace import format_trace, step_spans
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome that could open the page")
+ATTACK = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='x'\">"
+N_TRACES = 2000
+
+
+def trace(index: int, **changes: object) -> dict[str, object]:
+    text = format_trace(f"2 + 2 = 4\n4 * {index} = 13", "13")
+    tokens = re.findall(r"\s*\S", text)
+    return {
+        "id": f"problem-{index}",
+        "question": f"What is question {index}?",
+        "completion": text,
+        "sample": 0,
+        "answer": "13",
+        "reference": "12",
+        "correct": index % 2 == 0,
+        "steps": [text[slice(*span)] for span in step_spans(text)],
+        "first_error_step": None if index % 2 == 0 else 2,
+        "tokens": tokens,
+        "token_rewards": [(7 * index + 3 * at) % 11 - 5.0 for at in range(len(tokens))],
+        "score": (37 * index) % N_TRACES / 100,
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    traces = [trace(0, id=ATTACK, question=ATTACK, completion=ATTACK, tokens=[ATTACK], token_rewards=[1.0], steps=[])]
+    traces += [trace(index) for index in range(1, N_TRACES)]
+    metrics = {"supervision": ATTACK, "pass@1": 0.5, "pass@1/low": 0.4, "pass@1/high": 0.6}
+    write_report(path, "A run", metrics, traces, [])
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: "playwright.Browser", report: Path) -> Iterator["playwright.Page"]:
+    page = browser.new_page()
+    mistakes: list[str] = []
+    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    page.goto(report.as_uri())
+    yield page
+    page.close()
+    assert mistakes == []
+
+
+def listed(page: "playwright.Page") -> list[str]:
+    """The ids of the listed traces, in order."""
+    return [text.partition(",")[0] for text in page.locator("#list > details > summary .name").all_text_contents()]
+
+
+def test_a_search_finds_what_holds_its_text(page: "playwright.Page") -> None:
+    assert "2,000 traces" in page.locator("#count").inner_text()
+    page.locator("#search").fill("wHAT is QUESTION 1234?")
+    playwright.expect(page.locator("#count")).to_contain_text("1 of 2,000 traces")
+    assert listed(page) == ["problem-1234"]
+    page.locator("#search").fill("no such text")
+    playwright.expect(page.locator("#count")).to_contain_text("0 of 2,000 traces")
+    assert listed(page) == []
+
+
+def test_a_filter_and_an_order_choose_and_sort(page: "playwright.Page") -> None:
+    page.locator("#show").select_option("wrong")
+    playwright.expect(page.locator("#count")).to_contain_text("1,000 of 2,000 traces")
+    page.locator("#order").select_option("high")
+    scores = {f"problem-{index}": trace(index)["score"] for index in range(1, N_TRACES, 2)}
+    best = sorted(scores, key=lambda id: scores[id], reverse=True)
+    found = listed(page)
+    assert len(found) >= 50
+    assert found == best[: len(found)]
+    page.locator("#order").select_option("low")
+    assert listed(page)[0] == best[-1]
+
+
+def test_the_most_confidently_wrong_come_first(page: "playwright.Page") -> None:
+    page.locator("#show").select_option("wrong")
+    page.locator("#order").select_option("odds")
+    first = max(range(1, N_TRACES, 2), key=lambda index: trace(index)["score"])
+    assert listed(page)[0] == f"problem-{first}"
+
+
+def test_an_opened_trace_has_coloured_tokens_and_marked_steps(page: "playwright.Page") -> None:
+    page.locator("#search").fill("question 7?")
+    playwright.expect(page.locator("#count")).to_contain_text("1 of")
+    assert page.locator(".heat").count() == 0  # tokens are drawn for opened traces alone
+    page.locator("#list summary").click()
+    facts = page.locator("dl").inner_text().split("\n")
+    assert facts[facts.index("Its answer") + 1] == "13"
+    assert facts[facts.index("Right answer") + 1] == "12"
+    heat = page.locator(".heat")
+    assert format_trace("2 + 2 = 4\n4 * 7 = 13", "13").split("\n")[1] in heat.inner_text()
+    wrong = heat.locator(".step.wrong")
+    assert wrong.inner_text().strip() == "4 * 7 = 13"
+    assert "first wrong step" in heat.inner_text()
+    assert "step 2 of" in wrong.get_attribute("aria-label")
+    assert "score" in wrong.get_attribute("aria-label")
+    assert heat.locator(".step.guess").count() == 1
+    colours = heat.locator("span.below, span.above").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(set(colours)) > 3
+    wrong.hover()
+    assert "score" in page.locator(".readout").inner_text()
+
+
+def test_keys_alone_do_it_all(page: "playwright.Page") -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("question 15")
+    page.keyboard.press("Enter")
+    first, second = listed(page)[:2]
+    focused = "document.activeElement.closest('details').querySelector('.name').textContent.split(',')[0]"
+    assert page.evaluate(focused) == first
+    page.keyboard.press("j")
+    assert page.evaluate(focused) == second
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#list > details[open]")).to_have_count(1)
+    page.keyboard.press("Tab")  # into the opened trace: its steps can be reached
+    assert page.evaluate("document.activeElement.className").startswith("step")
+    assert "step 1 of" in page.locator(".readout").inner_text()
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator("#list > details[open]")).to_have_count(0)
+    page.keyboard.press("k")
+    assert page.evaluate(focused) == first
+
+
+def test_text_that_attacks_is_shown_and_does_nothing(page: "playwright.Page") -> None:
+    first = page.locator("#list > details").first
+    first.locator("summary").click()
+    playwright.expect(first.locator(".heat")).to_contain_text(ATTACK)
+    playwright.expect(first.locator("dd").first).to_contain_text(ATTACK)
+    assert page.title() == "A run"
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 2
+
+
+def test_the_list_grows_until_all_are_there(page: "playwright.Page") -> None:
+    shown = len(listed(page))
+    assert shown < N_TRACES
+    while page.locator("#more").is_visible():
+        page.locator("#more").scroll_into_view_if_needed()
+        page.evaluate("document.querySelector('#more').click()")
+    assert len(listed(page)) == N_TRACES

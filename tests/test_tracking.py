@@ -1,0 +1,147 @@
+"""W&B without a network: what an offline run holds, who may go online, and that nothing is lost without W&B."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from reasoning_irl.config.schema import EvalConfig, IRLTrainConfig, WandbMode
+from reasoning_irl.tracking import check_login, log_evaluation, wandb_mode
+from reasoning_irl.training import jobs
+from reasoning_irl.training.run import run_training
+from reasoning_irl.utils.errors import UserError
+from tests.helpers.configs import compose_config
+
+SMALL = [
+    "warm_start.enabled=false",
+    "training.max_steps=2",
+    "training.save_steps=2",
+    "training.per_device_train_batch_size=4",
+    "training.num_generations=2",
+    "training.max_completion_length=16",
+    "training.completions_steps=2",
+    "training.n_completions=3",
+    "model.reward_warmup_steps=0",
+    "model.reward_batch_size=2",
+    "model.reward_policy_batch_size=4",
+    "guard.enabled=false",
+]
+NAMED = ["wandb.mode=offline", "wandb.run_name=mine", "wandb.group=ours", "wandb.tags=[a,b]", "wandb.project=p"]
+Tiny = Callable[..., IRLTrainConfig]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def read_run(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """The records of the one offline run below a folder; W&B's own process writes the last of them a little later."""
+    for _ in range(200):
+        records = parse(folder)
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    pytest.fail("the run file has no end")
+
+
+def parse(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """The records that a run file holds so far.
+
+    The file is a header of 7 bytes and then LevelDB's log format: blocks of 32 KiB, and in them pieces of records,
+    each with a checksum (4 bytes), a length (2) and a type (1: whole, 2: first, 3: middle, 4: last).
+    """
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    data, at, records, parts = file.read_bytes(), 7, [], b""
+    while at + 7 <= len(data):
+        left_in_block = 32768 - at % 32768
+        if left_in_block < 7:  # too short for a piece: padding
+            at += left_in_block
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            records.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def items(updates: Any) -> dict[str, Any]:
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
+
+
+def test_an_offline_run_holds_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
+    jobs.train_airl(tiny_config([*SMALL, *NAMED, f"training.output_dir={tmp_path / 'run'}"]))
+    records = read_run(tmp_path / "run")
+    (run,) = [record.run for record in records if record.HasField("run")]
+    assert (run.display_name, run.run_group, run.project, list(run.tags)) == ("mine", "ours", "p", ["a", "b"])
+    assert run.job_type == "train"
+    config = items(run.config.update)
+    assert config["model"]["classifier_loss"] == "bce"
+    assert config["training"]["max_steps"] == 2
+    history = [items(record.history.item) for record in records if record.HasField("history")]
+    keys = {key for row in history for key in row}
+    assert {"train/discriminator/heldout_auroc", "train/discriminator/accuracy_expert", "train/policy/entropy"} <= keys
+    (table,) = [row for row in history if any(key.startswith("completions") for key in row)]
+    assert table["completions.nrows"] == 3, sorted(table)
+    assert table["completions._type"] == "table-file"
+
+
+def test_the_same_stands_in_local_files_without_wandb(tiny_config: Tiny, tmp_path: Path) -> None:
+    jobs.train_airl(tiny_config([*SMALL, f"training.output_dir={tmp_path / 'run'}"]))
+    assert not list(tmp_path.glob("**/wandb"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 2, 2]
+    for row in rows:
+        assert "".join(row["tokens"]) == row["completion"]
+        assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["advantages"])
+        assert row["reward"] == pytest.approx(sum(row["token_rewards"]) / len(row["token_rewards"]), abs=1e-3)
+    log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    assert "discriminator/heldout_auroc" in log[0]
+
+
+def test_going_online_without_a_login_is_refused_before_anything_is_written(tiny_config: Tiny, tmp_path: Path) -> None:
+    config = tiny_config([*SMALL, "wandb.mode=online", f"training.output_dir={tmp_path / 'run'}"])
+    with pytest.raises(UserError, match="wandb login"):
+        run_training(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_login_is_found_in_the_environment_and_in_netrc(
+    tiny_config: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(["wandb.mode=online"]).wandb
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    check_login(config)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    with pytest.raises(UserError, match=r"wandb\.example\.org"):
+        check_login(config)
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    check_login(config)
+
+
+def test_the_environments_mode_comes_first(tiny_config: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(["wandb.mode=online"]).wandb
+    assert wandb_mode(config) == WandbMode.online
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert wandb_mode(config) == WandbMode.offline
+    check_login(config)
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(UserError, match="WANDB_MODE=sometimes"):
+        wandb_mode(config)
+
+
+def test_an_evaluation_leaves_its_metrics_in_the_summary(tmp_path: Path) -> None:
+    config = compose_config("config_eval", EvalConfig, *NAMED, f"output_dir={tmp_path}")
+    log_evaluation(config, "evaluate", {"pass@1": 0.25, "auroc": None})
+    summaries = [record.summary for record in read_run(tmp_path) if record.HasField("summary")]
+    merged = {key: value for summary in summaries for key, value in items(summary.update).items()}
+    assert merged["pass@1"] == 0.25
+    assert "auroc" not in merged
