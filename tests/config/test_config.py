@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -55,7 +57,7 @@ def test_a_run_of_ones_own_is_evaluated_by_its_folder_or_by_its_name(name: str) 
         assert (config.wandb.run_name, config.wandb.group) == ("own", "own")
     with pytest.raises(OmegaConfBaseException) as caught:
         load(name)
-    assert "give run_dir=FOLDER" in explain(caught.value, schema.EvalConfig)
+    assert "set run_dir=FOLDER" in explain(caught.value, schema.EvalConfig)
 
 
 def test_every_job_has_its_config() -> None:
@@ -99,8 +101,36 @@ def leaves(node: object, prefix: str = "") -> dict[str, object]:
     return {key: value for name, child in node.items() for key, value in leaves(child, f"{prefix}{name}.").items()}
 
 
+def layers(name: str, *overrides: str) -> list[tuple[str, set[str]]]:
+    """The YAML files of a composition, in the order in which Hydra merges them, with the keys that each sets itself."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        merged = hydra.config_loader.compute_defaults_list(name, list(overrides), RunMode.RUN).defaults
+    files = []
+    for part in merged:
+        path = CONFIGS / f"{part.config_path}.yaml"
+        if path.is_file():  # schemas are not files
+            own = leaves(OmegaConf.load(path), f"{part.package}." if part.package else "")
+            files.append((str(part.config_path), {key for key in own if not key.endswith("defaults")}))
+    return files
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("smollm2/")])
+def test_no_experiment_sets_a_key_that_a_variant_or_a_scale_sets(name: str) -> None:
+    """Trap: an experiment's own values are merged last, so such a key would silently cancel the variant."""
+    is_airl = name.endswith("_irl_train")
+    files = layers(name, "scale=smoke", *([f"variant=[{','.join(VARIANTS)}]"] if is_airl else []))
+    chosen = [i for i, (path, _) in enumerate(files) if path.startswith(("variant/", "scale/"))]
+    assert len(chosen) >= 2 + is_airl * len(VARIANTS)
+    settable = set().union(*(keys for _, keys in files[chosen[0] : chosen[-1] + 1]))
+    for path, keys in files[chosen[-1] + 1 :]:
+        assert not keys & settable, f"configs/{path}.yaml sets {', '.join(keys & settable)}"
+
+
 def test_no_experiment_is_a_copy_of_another() -> None:
-    """Trap: whole YAML files copied; what two experiments share stands in a base."""
+    """Trap: whole YAML files copied; values that two experiments share belong in one file."""
     for name in EXPERIMENTS:
         lines = [line for line in (CONFIGS / f"{name}.yaml").read_text().splitlines() if not line.startswith("#")]
         assert len(lines) <= 26, name
@@ -120,7 +150,7 @@ def test_the_config_says_which_job_a_script_runs(tmp_path: Path) -> None:
         str(ROOT / "sft_train.py"), "--config-path=configs/llama8b", "--config-name=8B_1B_config_eval", cwd=tmp_path
     )
     assert done.returncode == 2
-    assert done.stderr == "error: this config is for evaluate.py: start it by that script\n"
+    assert done.stderr == "error: this config is for evaluate.py: run it with that script\n"
 
 
 @pytest.mark.parametrize(
@@ -393,10 +423,10 @@ def test_a_file_and_a_reward_model_need_no_run(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["reward_kind=prm"], r"give model\.step_separator"),
+        (["reward_kind=prm"], r"set model\.step_separator"),
         (["reward_kind=token", "step_separator=x"], r"model\.step_separator is for a PRM"),
-        (["step_separator=x", "positive_token=yes"], "give both"),
-        (["positive_token=yes", "negative_token=no"], r"give model\.step_separator too"),
+        (["step_separator=x", "positive_token=yes"], "set both"),
+        (["positive_token=yes", "negative_token=no"], r"set model\.step_separator too"),
         (["reward_path=outputs/nowhere/reward_model"], "does not exist"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Puts the schemas and the configs folder within Hydra's reach, and turns a composed config into a dataclass."""
+"""Registers the schemas and the configs folder with Hydra, and converts a composed config to a dataclass."""
 
 import re
 from pathlib import Path
@@ -39,14 +39,14 @@ Config = TypeVar("Config")
 
 
 class ConfigsOnSearchPath(SearchPathPlugin):
-    """Keeps configs/base in reach when `--config-path=configs/...` replaces the main search path."""
+    """Keeps configs/ on the search path when `--config-path=configs/...` replaces the main one."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="reasoning_irl", path=CONFIGS.as_uri())
 
 
 def register() -> None:
-    """Registers schemas and search path with Hydra; may be called more than once."""
+    """Registers schemas, search path and resolvers with Hydra; may be called more than once."""
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node, package="_global_", provider="reasoning_irl")
@@ -59,9 +59,9 @@ def register() -> None:
 
 
 def run_suffix() -> str:
-    """What tells a run from its siblings, for its name: its variants and, in a sweep, what else is swept.
+    """The suffix that distinguishes a run's name: its variants and, in a sweep, its other overrides.
 
-    Empty for a run of neither kind, and where a config is composed without Hydra's own application.
+    Empty if there are none, or if the config is composed outside a Hydra application.
     """
     if not HydraConfig.initialized():
         return ""
@@ -76,9 +76,9 @@ def run_suffix() -> str:
 
 
 def run_to_score(folder: str | None = None, *, _root_: DictConfig) -> str | None:
-    """The run whose samples are scored by its reward model; none where traces and reward model are both named.
+    """The run whose samples are scored; None if both traces and a reward model are given.
 
-    Without `folder` it has the name of the W&B run, which is asked for only then: it may be that of the output folder.
+    Without `folder` the run is named by wandb.run_name, which is read only then: it may depend on the output folder.
     """
     if _root_.eval.traces and _root_.model.reward_path:
         return None
@@ -86,7 +86,7 @@ def run_to_score(folder: str | None = None, *, _root_: DictConfig) -> str | None
 
 
 def scored_dir(run_dir: str | None, *, _root_: DictConfig) -> str:
-    """Where scores are written: in the run or, without one, in a folder named by the traces and the reward model."""
+    """Where scores are written: the run or, without one, a folder named after the traces and the reward model."""
     if run_dir is not None or not (_root_.eval.traces and _root_.model.reward_path):
         return str(run_dir)
     reward = [part for part in Path(_root_.model.reward_path).parts if part not in ("/", "..", REWARD_MODEL)]
@@ -95,19 +95,19 @@ def scored_dir(run_dir: str | None, *, _root_: DictConfig) -> str:
 
 
 def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
-    """The composed config as a checked dataclass of one of the expected kinds.
+    """Converts a composed config to a validated dataclass of one of the expected types.
 
-    Raises ConfigError that names the key and what it may be, or the scripts that such a config is for.
+    Raises ConfigError that names the invalid key and its allowed values, or the script that the config is for.
     """
     config = OmegaConf.to_object(composed)
     if not isinstance(config, expected):
-        raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: start it by that script")
+        raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: run it with that script")
     validate(config)
     return config
 
 
 def load_dataset_config(run_dir: Path) -> schema.DatasetConfig:
-    """The `dataset` part of a run's configuration, typed. Raises UserError where it cannot be read."""
+    """The typed `dataset` section of a run's configuration. Raises UserError if it cannot be read."""
     config = load_run_config(run_dir)
     if "dataset" not in config:
         raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
