@@ -1,10 +1,9 @@
-"""Peak memory and seconds of evaluate_irl on a traces file of the size of GSM8K's test set, 16 samples a problem.
+"""Measures peak memory and time of evaluate_irl on a traces file as large as GSM8K's test set, 16 samples per problem.
 
     python benchmarks/memory.py [--problems P] [--samples N] [--tokens T] [--batch B] [--draws D] [--keep FOLDER]
 
-Traces are random lines of sums in the tokens of a tiny embedded model, which also scores them, so that what is measured
-is reading, metrics and writing. Every row has its token ids, log-probabilities and a labelled step, as evaluate.py
-writes them.
+Traces are random sums in the tokens of a tiny embedded model, which also scores them, so that reading, metrics and
+writing dominate. Every row has token ids, log-probabilities and a labelled step, as evaluate.py writes them.
 """
 
 import argparse
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=250)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--keep", type=Path, help="where to leave what is written")
+    parser.add_argument("--keep", type=Path, help="keep the files in this folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
@@ -104,7 +103,7 @@ def main() -> None:
 
 
 def peak() -> float:
-    """GiB that this process held at most, as Linux counts it."""
+    """Peak resident memory of this process in GiB (ru_maxrss on Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

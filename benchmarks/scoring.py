@@ -1,9 +1,9 @@
-"""Tokens a second of scoring traces, beside a bare forward pass over the same tokens without padding.
+"""Measures tokens per second of scoring traces, compared with a bare forward pass over as many tokens.
 
     python benchmarks/scoring.py [--traces N] [--hidden H] [--layers L] [--batch B] [--repeats R]
 
-The bare pass is the same backbone on full batches of one length, as many tokens in all: what no bookkeeping and no
-padding would cost. Prints the better of the repeats for both, and their ratio.
+The bare pass runs the same backbone on full batches of one length, with no bookkeeping and no padding. Prints the best
+of the repeats for both, and their ratio.
 """
 
 import argparse

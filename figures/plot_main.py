@@ -1,8 +1,8 @@
-"""Tables and figures of a paper from run folders: `python figures/plot_main.py RUN [RUN ...] --out DIR`.
+"""Tables and figures for a paper, from run folders: `python figures/plot_main.py RUN [RUN ...] --out DIR`.
 
-A run folder is one that evaluate.py (and, for the reward, evaluate_irl.py) has been through. Runs that differ in
-nothing but seed and names are seeds of one method: their figures are means, with intervals over seeds and problems.
-Every row and legend says what the method was shown: demonstrations or the answer key.
+A run folder must have been evaluated by evaluate.py and, for figures of the reward, by evaluate_irl.py. Runs that
+differ only in seed and names count as seeds of one method, and their results are averaged. Every row and legend states
+the method's supervision (demonstrations or verifier).
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from omegaconf import OmegaConf
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, only figures/ is on the path
-from figures.plot_run import CURVES, Row, read_jsonl
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only figures/ is on the path
+from figures.plot_run import CURVES, Row, number_of_samples, read_jsonl
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PANEL, PURPLE, RIGHT, SKY, VERMILION, WRONG, save, use_style
 from figures.tables import latex, markdown, number
 from reasoning_irl.metrics.bootstrap import two_level_bootstrap
@@ -30,7 +30,7 @@ MARKERS = "osD^vP*X"
 DRAWS = 1000
 NAMES_AND_PLACES = ("seed", "wandb", "dataset.seed", "training.output_dir", "training.resume")
 CORRELATED = ("correct", "score", "logprob", "length", "format_ok")
-HEATMAPS = 3  # traces of each kind
+HEATMAPS = 3  # traces shown, of right and of wrong ones each
 LINE_WIDTH = 72  # characters
 
 
@@ -39,12 +39,12 @@ class Run:
     """One evaluated run folder."""
 
     folder: Path
-    config: dict[str, Any]  # flat
+    config: dict[str, Any]  # with dotted keys
     metrics: dict[str, Any]
     traces: list[Row]  # of test problems
 
     def right_by_problem(self) -> list[tuple[int, int]]:
-        """(right, samples) of each problem."""
+        """(right samples, all samples) of each problem."""
         counts: dict[str, list[bool]] = {}
         for trace in self.traces:
             counts.setdefault(str(trace["id"]), []).append(bool(trace["correct"]))
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ by their seed alone."""
+    """Runs that differ only in seed and names."""
 
     label: str
     runs: list[Run]
@@ -67,7 +67,7 @@ class Method:
         return f"{self.label} ({self.supervision})"
 
     def pass_at(self, k: int) -> tuple[float, float, float] | None:
-        """Mean and interval; None where a problem has fewer than k samples."""
+        """Mean and 95 % interval of pass@k; None if a problem has fewer than k samples."""
         by_seed = [run.right_by_problem() for run in self.runs]
         if any(n < k for problems in by_seed for _, n in problems):
             return None
@@ -75,7 +75,7 @@ class Method:
         return two_level_bootstrap(values, np.random.default_rng(0), DRAWS)
 
     def metric(self, name: str) -> tuple[float | None, float | None, float | None]:
-        """A metric of metrics.json: its own interval for one run, lowest and highest for several."""
+        """A metric of metrics.json with its interval; for several runs, the mean with the lowest and highest value."""
         values = [run.metrics[name] for run in self.runs if run.metrics.get(name) is not None]
         if len(self.runs) == 1 or not values:
             metrics = self.runs[0].metrics
@@ -84,7 +84,7 @@ class Method:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises FileNotFoundError, with what to do, where the folder was not evaluated."""
+    """Reads an evaluated run folder. Raises FileNotFoundError if it has not been evaluated."""
     for name in ("metrics.json", "traces.jsonl"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: run evaluate.py run_dir={folder} first")
@@ -96,26 +96,26 @@ def read_run(folder: Path) -> Run:
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and values."""
+    """Flattens nested dictionaries to dotted keys."""
     if not isinstance(node, dict):
         return {prefix.rstrip("."): node}
     return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
 
 
 def group_seeds(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Method]:
-    """Methods in the order of their first run; labels, where given, are one a method."""
+    """Groups runs into methods, in the order of their first runs. `labels`, if given, has one label per method."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         rest = {key: value for key, value in run.config.items() if not key.startswith(NAMES_AND_PLACES)}
         grouped.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(run)
     if labels and len(labels) != len(grouped):
-        raise ValueError(f"{len(labels)} labels for {len(grouped)} methods: give one a method, seeds count once")
+        raise ValueError(f"{len(labels)} labels for {len(grouped)} methods: give one label per method, not per seed")
     names = labels or [run_label(members[0]) for members in grouped.values()]
     return [Method(name, members) for name, members in zip(names, grouped.values(), strict=True)]
 
 
 def run_label(run: Run) -> str:
-    """The run's name without the seed it ends in."""
+    """The run's name without a `_seedN` at its end."""
     name = str(run.config.get("wandb.run_name") or run.folder.name)
     base, _, tail = name.rpartition("_seed")
     return base if base and tail.isdigit() else name
@@ -127,7 +127,7 @@ def write_table(out: Path, name: str, head: list[str], rows: list[list[str]], ca
 
 
 def pass_table(methods: Sequence[Method], out: Path) -> None:
-    """pass@k as a table and as curves."""
+    """Writes pass@k as a table and as curves."""
     ks = sorted({int(k.removeprefix("pass@")) for m in methods for k in m.runs[0].metrics if k[5:].isdigit()})
     values = {(m.label, k): m.pass_at(k) for m in methods for k in ks}
     rows = [
@@ -158,7 +158,7 @@ def below(axes: Any) -> None:
 
 
 def panels(methods: Sequence[Method]) -> tuple[Any, list[Any]]:
-    """One panel a method, two in a row; unused ones are hidden."""
+    """One panel per method, at most two per row; unused panels are hidden."""
     columns = min(2, len(methods))
     height = -(-len(methods) // columns)
     size = (PANEL[0] * columns + 0.2, PANEL[1] * height + 0.2)
@@ -171,7 +171,7 @@ def panels(methods: Sequence[Method]) -> tuple[Any, list[Any]]:
 
 
 def rerank_curves(methods: Sequence[Method], out: Path) -> None:
-    """Share of problems right when one of n samples is picked, by the reward and by each baseline."""
+    """Accuracy when one of n samples is chosen, against n, by the reward and by each baseline; one panel per method."""
     with_curves = [m for m in methods if m.runs[0].metrics.get("curve/reward")]
     if not with_curves:
         return
@@ -179,17 +179,14 @@ def rerank_curves(methods: Sequence[Method], out: Path) -> None:
     handles: dict[str, Any] = {}
     for axes, method in zip(grid, with_curves, strict=True):
         ns = method.runs[0].metrics["curve/n"]
-        for key, label, colour, dashes in CURVES:
-            lines = [run.metrics[key] for run in method.runs if len(run.metrics.get(key) or []) == len(ns)]
+        for curve in CURVES:
+            lines = [run.metrics[curve.key] for run in method.runs if len(run.metrics.get(curve.key) or []) == len(ns)]
             if lines:
                 mean = np.mean(lines, axis=0)
-                (handles[label],) = axes.plot(ns, mean, color=colour, linestyle=dashes, marker="o", markersize=3)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ns, [str(n) for n in ns])
-        axes.minorticks_off()
-        axes.set_xlabel("samples to choose from, n")
-        axes.set_ylabel("share right")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+                (handles[curve.label],) = axes.plot(ns, mean, **curve.style)
+        number_of_samples(axes, ns)
+        axes.set_ylabel("accuracy")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, handlelength=2.4)
     save(figure, out, "rerank_curves")
 
 
@@ -207,14 +204,14 @@ def reward_distributions(methods: Sequence[Method], out: Path) -> None:
             if scores:
                 axes.hist(scores, bins, density=True, histtype="stepfilled", alpha=0.5, color=colour, hatch=hatch)
                 axes.hist(scores, bins, density=True, histtype="step", color=colour, label=f"{label} ({len(scores)})")
-        axes.set_xlabel("reward of the trace")
+        axes.set_xlabel("trace score (reward)")
         axes.set_ylabel("density")
         axes.legend()
     save(figure, out, "reward_distributions")
 
 
 def correlations(methods: Sequence[Method], out: Path) -> None:
-    """Pearson correlations between columns of the traces; empty where a column does not vary."""
+    """Pearson correlations between properties of the traces; a dash if undefined, such as for a constant."""
     figure, grid = panels(methods)
     for axes, method in zip(grid, methods, strict=True):
         rows = [columns_of(trace) for run in method.runs for trace in run.traces]
@@ -242,14 +239,14 @@ def columns_of(trace: Row) -> dict[str, float | None]:
 
 
 def heatmaps(methods: Sequence[Method], out: Path) -> None:
-    """Tokens of some right traces (left) and wrong ones, coloured by reward; the first wrong step is underlined."""
+    """Right traces (left) and wrong ones, with tokens coloured by reward and the first wrong step underlined."""
     for index, method in enumerate(methods):
         rows = [t for t in method.runs[0].traces if t.get("token_rewards") and t.get("tokens")]
         columns = [[row for row in rows if bool(row["correct"]) == flag][:HEATMAPS] for flag in (True, False)]
         chosen = [row for column in columns for row in column]
         if not chosen:
             continue
-        # The largest few would leave all others pale.
+        # A quantile, because a few extreme values would make the rest pale.
         bound = max(1e-9, float(np.quantile([abs(value) for row in chosen for value in row["token_rewards"]], 0.95)))
         norm, colours = TwoSlopeNorm(0, -bound, bound), plt.get_cmap("PuOr")
         laid_out = {id(row): lay_out(row) for row in chosen}
@@ -273,7 +270,7 @@ def heatmaps(methods: Sequence[Method], out: Path) -> None:
             if i < len(columns[j]):
                 row = columns[j][i]
                 step = row.get("first_error_step")
-                where = "" if row["correct"] or step is None else f", first at step {step}"
+                where = "" if row["correct"] or step is None else f", first wrong step {step}"
                 axes.set_title(
                     f"{row['id']}: {('wrong', 'right')[bool(row['correct'])]}{where}", loc="left", fontsize=7
                 )
@@ -285,7 +282,7 @@ def heatmaps(methods: Sequence[Method], out: Path) -> None:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some characters of a token on one line."""
+    """The part of a token that is on one line."""
 
     text: str
     line: int
@@ -295,7 +292,7 @@ class Piece:
 
 
 def lay_out(row: Row) -> list[Piece]:
-    """A trace's tokens on lines of LINE_WIDTH characters; tokens of the first wrong step are marked."""
+    """Wraps a trace's tokens to lines of LINE_WIDTH characters and marks the tokens of the first wrong step."""
     step, steps = row.get("first_error_step"), row.get("steps") or []
     wrong = steps[step - 1] if step and step <= len(steps) else ""
     start = row["completion"].find(wrong) if wrong else -1
@@ -323,7 +320,7 @@ def draw_piece(axes: Any, piece: Piece, colour: Any) -> None:
 
 
 def ablation_table(methods: Sequence[Method], out: Path) -> None:
-    """One row a method: what the policy and the reward are worth."""
+    """Writes a table of how good the policy and the reward are, with one row per method."""
     shown = {
         "pass@1": "pass@1",
         "rerank": "reward/rerank@1|{n}",
@@ -337,15 +334,15 @@ def ablation_table(methods: Sequence[Method], out: Path) -> None:
         n = m.runs[0].metrics.get("n_rerank")
         cells = [number(*m.metric(name.format(n=n))) for name in shown.values()]
         rows.append([m.label, m.supervision, str(len(m.runs)), *cells])
-    caption = "Ablations. In brackets: the 95 % interval over problems of one seed, the range over several."
+    caption = "Ablations. In brackets: the 95 % interval over problems for one seed, the range over several seeds."
     write_table(out, "ablations", ["method", "supervision", "seeds", *shown], rows, caption)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Tables and figures of evaluated runs.")
+    parser = argparse.ArgumentParser(description="Writes tables and figures of evaluated runs.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--labels", nargs="+", help="a name a method, in the order of their first runs")
+    parser.add_argument("--labels", nargs="+", help="one name per method, in the order of their first runs")
     arguments = parser.parse_args()
     use_style()
     try:

@@ -1,13 +1,14 @@
-"""Pictures of one run, from the files it left: `python figures/plot_run.py RUN_DIR`.
+"""Figures of one run: `python figures/plot_run.py RUN_DIR`.
 
-Reads RUN_DIR/train_log.jsonl, traces.jsonl and metrics.json and writes PNG and PDF into RUN_DIR/figures. Every
-number drawn stands in those files; the only arithmetic here is the counting of a histogram's bars.
+Reads train_log.jsonl, traces.jsonl and metrics.json in RUN_DIR and writes PNG and PDF files to RUN_DIR/figures. Every
+number in a figure comes from those files; only histogram counts are computed here.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, only figures/ is on the path
-from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PANEL, PURPLE, RIGHT, SKY, VERMILION, WRONG, save, use_style
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only figures/ is on the path
+from figures.style import BLUE, GREEN, GREY, ORANGE, PALETTE, PANEL, PURPLE, RIGHT, VERMILION, WRONG, save, use_style
+from reasoning_irl.eval.scoring.methods import BY_NAME, CHOOSING, LOCATING, Output
 
 Row = dict[str, Any]
 
@@ -26,51 +28,63 @@ PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
     ("Discriminator loss", "loss", [("discriminator/loss", "", BLUE)]),
     (
         "Discriminator accuracy",
-        "share classified right",
+        "accuracy",
         [
             ("discriminator/accuracy_expert", "expert", BLUE),
             ("discriminator/accuracy_policy", "policy", ORANGE),
             ("discriminator/accuracy_perturbed", "perturbed", GREEN),
         ],
     ),
-    ("Held-out expert against policy", "AUROC", [("discriminator/heldout_auroc", "", BLUE)]),
+    ("Held-out experts against policy", "AUROC", [("discriminator/heldout_auroc", "", BLUE)]),
     ("Reward of policy samples", "mean reward", [("policy/reward_mean", "", VERMILION)]),
     ("Length of policy samples", "mean length (tokens)", [("policy/completion_length", "", VERMILION)]),
     ("Policy entropy", "entropy (nats / token)", [("policy/entropy", "", VERMILION)]),
-    ("Right policy samples (not trained on)", "share right", [("monitor/accuracy", "", PURPLE)]),
+    ("Policy accuracy (not trained on)", "accuracy", [("monitor/accuracy", "", PURPLE)]),
 ]
-SHARES = {"share classified right", "AUROC", "share right"}  # drawn on 0..1, so that panels compare
+SHARES = {"accuracy", "AUROC"}  # drawn from 0 to 1, so that panels are comparable
 
-# Lines of the reranking picture: key in metrics.json, label, colour, line style.
+
+@dataclass(frozen=True)
+class Curve:
+    """A line in the reranking figures."""
+
+    key: str  # in metrics.json
+    label: str
+    colour: str
+    linestyle: str
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Keyword arguments of `Axes.plot`."""
+        marker = "o" if self.linestyle == "-" else None  # markers would hide the dashes between them
+        return {"color": self.colour, "linestyle": self.linestyle, "marker": marker, "markersize": 3}
+
+
+# One per method that chooses among samples, and the majority vote weighted by the reward.
 CURVES = [
-    ("curve/oracle", "oracle", GREY, (0, (1, 1.5))),
-    ("curve/reward", "learned reward", BLUE, "-"),
-    ("curve/majority", "majority vote", GREEN, "-"),
-    ("curve/reward/weighted_majority", "vote weighted by reward", GREEN, (0, (4, 2))),
-    ("curve/logprob", "log-probability", PURPLE, "-"),
-    ("curve/entropy", "entropy", VERMILION, "-"),
-    ("curve/length", "length", SKY, "-"),
-    ("curve/random", "random", BLACK, (0, (4, 2))),
+    Curve(f"curve/{name}", BY_NAME[name].label, PALETTE[BY_NAME[name].colour], BY_NAME[name].linestyle)
+    for name in CHOOSING
 ]
-
-# Lines of the reliability diagram: method, label, colour, marker.
-RELIABILITY = [("reward", "learned reward", BLUE, "o"), ("logprob", "log-probability", PURPLE, "s")]
+CURVES.insert(
+    CHOOSING.index("majority") + 1, Curve("curve/reward/weighted_majority", "reward-weighted vote", GREEN, "--")
+)
+RELIABILITY = {"reward": "o", "logprob": "s"}  # methods in the reliability diagram, with their markers
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """The objects of a file with one JSON object a line; blank lines are passed over."""
+    """Reads a file with one JSON object per line; skips blank lines."""
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines if line.strip()]
 
 
 def points(rows: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a metric, from the rows that hold it as a number."""
+    """Steps and values of a metric, from the rows that have it."""
     held = [row for row in rows if row.get(metric) is not None]
     return [row["step"] for row in held], [row[metric] for row in held]
 
 
 def shade_skipped(axes: Axes, rows: Sequence[Row]) -> bool:
-    """Grey behind steps at which the policy was not updated, each from half a step before to half a step after."""
+    """Shades the steps without a policy update, half a step to either side; returns whether there are any."""
     bars = [(row["step"] - 0.5, 1.0) for row in rows if row.get("policy/skipped")]
     axes.broken_barh(
         bars, (0, 1), transform=axes.get_xaxis_transform(), color="#DDDDDD", linewidth=0, antialiased=False, zorder=0
@@ -79,7 +93,7 @@ def shade_skipped(axes: Axes, rows: Sequence[Row]) -> bool:
 
 
 def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Small multiples over training steps; a panel whose metrics the log lacks is left out."""
+    """Small multiples over training steps, without the panels whose metrics are missing from the log."""
     panels = [
         (title, unit, drawn)
         for title, unit, lines in PANELS
@@ -87,7 +101,7 @@ def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
     ]
     if not panels:
         return []
-    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))  # leaves the fewest gaps
+    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))  # leaves the fewest empty cells
     height = -(-len(panels) // columns)
     figure, grid = plt.subplots(
         height, columns, figsize=(PANEL[0] * columns, PANEL[1] * height), squeeze=False, layout="constrained"
@@ -110,16 +124,16 @@ def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
         if unit in SHARES:
             axes.set_ylim(-0.03, 1.03)
         if any(label for _, label, _ in lines):
-            axes.legend(loc="best")
-        if index + columns >= len(panels):  # nothing below it in this column
+            axes.legend(loc="lower center", ncols=len(lines), handlelength=1.0, columnspacing=1.0)
+        if index + columns >= len(panels):  # the lowest panel of its column
             axes.set_xlabel("training step")
     if shaded:
-        figure.supxlabel("grey: steps at which the policy was not updated", fontsize=8, color="#555555")
+        figure.supxlabel("grey: steps without a policy update", fontsize=8, color="#555555")
     return save(figure, folder, "training_curves")
 
 
 def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
-    """Histograms of trace scores, right against wrong, as shares of each kind so that unequal counts compare."""
+    """Histograms of trace scores, right against wrong, each normalised to sum to 1."""
     scores = {
         right: [trace["score"] for trace in traces if trace.get("score") is not None and trace.get("correct") is right]
         for right in (True, False)
@@ -145,38 +159,44 @@ def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
             )
             axes.hist(held, edges, weights=weights, histtype="step", color=colour, linewidth=1.3)
     axes.set_xlabel("trace score (reward)")
-    axes.set_ylabel("share of traces of its kind")
+    axes.set_ylabel("share of right (wrong) traces")
     axes.legend(title="traces")
     return save(figure, folder, "reward_distributions")
 
 
-def rerank_vs_n(metrics: dict[str, Any], folder: Path) -> list[Path]:
-    """Accuracy of the chosen trace against the number of samples to choose from, a line for each way to choose."""
-    ns = metrics.get("curve/n")
-    drawn = [curve for curve in CURVES if metrics.get(curve[0])]
-    if not ns or not drawn:
-        return []
-    figure, axes = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
-    for key, label, colour, dashes in drawn:
-        axes.plot(ns, metrics[key], color=colour, linestyle=dashes, marker="o", markersize=3, label=label)
+def number_of_samples(axes: Axes, ns: Sequence[int]) -> None:
+    """Makes the x axis that of the number of samples per problem, on a log scale."""
     axes.set_xscale("log", base=2)
-    ticks = [n for n in ns if n == ns[-1] or n & (n - 1) == 0]  # powers of two: all would run into each other
+    ticks = [n for n in ns if n == ns[-1] or n & (n - 1) == 0]  # labels for every n would overlap
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("samples to choose from, n")
-    axes.set_ylabel("share of problems right")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_xlabel("samples per problem, n")
+
+
+def rerank_vs_n(metrics: dict[str, Any], folder: Path) -> list[Path]:
+    """Accuracy when one of n samples is chosen, against n; one line per method of choosing."""
+    ns = metrics.get("curve/n")
+    drawn = [curve for curve in CURVES if metrics.get(curve.key)]
+    if not ns or not drawn:
+        return []
+    figure, axes = plt.subplots(figsize=(5.2, 2.8), layout="constrained")
+    for curve in drawn:
+        axes.plot(ns, metrics[curve.key], label=curve.label, **curve.style)
+    number_of_samples(axes, ns)
+    axes.set_ylabel("share of problems answered right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.4)
     return save(figure, folder, "rerank_vs_n")
 
 
 def calibration(metrics: dict[str, Any], folder: Path) -> list[Path]:
-    """Reliability diagram: share of right traces against the calibrated probability, with 95 % intervals."""
-    drawn = [row for row in RELIABILITY if metrics.get(f"calibration/{row[0]}/bin_count")]
+    """Reliability diagram: share of right traces against calibrated probability, with 95 % intervals."""
+    drawn = [name for name in RELIABILITY if metrics.get(f"calibration/{name}/bin_count")]
     if not drawn:
         return []
     figure, axes = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (1, 1.5)))
-    for method, label, colour, marker in drawn:
+    for method in drawn:
+        colour, marker, label = PALETTE[BY_NAME[method].colour], RELIABILITY[method], BY_NAME[method].label
         keys = (
             f"calibration/{method}/bin_{key}" for key in ("confidence", "accuracy", "accuracy_low", "accuracy_high")
         )
@@ -191,7 +211,7 @@ def calibration(metrics: dict[str, Any], folder: Path) -> list[Path]:
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("calibrated probability of being right")
-    axes.set_ylabel("share of traces right")
+    axes.set_ylabel("share of traces that are right")
     axes.legend(loc="upper left")
     return save(figure, folder, "calibration")
 
@@ -211,29 +231,35 @@ def reward_by_position(metrics: dict[str, Any], folder: Path) -> list[Path]:
     if not axes.has_data():
         return []
     axes.set_xlim(0, 100)
-    axes.set_xlabel("place in the trace (% of its tokens)")
+    axes.set_xlabel("position in the trace (% of its tokens)")
     axes.set_ylabel("mean token reward")
     axes.legend(title="traces")
     return save(figure, folder, "reward_by_position")
 
 
 def first_wrong_step(metrics: dict[str, Any], folder: Path) -> list[Path]:
-    """How often the lowest step is the first wrong one, by method, with 95 % intervals; planted errors and natural."""
-    methods = [("reward", BLUE), ("frozen", GREY), ("logprob", PURPLE), ("entropy", VERMILION), ("chance", BLACK)]
+    """hit@1 of the first wrong step by method, for planted and natural errors, with 95 % intervals."""
     sources = [s for s in ("planted", "natural") if metrics.get(f"reward/first_error_hit@1/{s}") is not None]
     if not sources:
         return []
-    figure, axes = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    for row, (method, colour) in enumerate(methods):
+    methods = [m for m in LOCATING if any(metrics.get(f"{m}/first_error_hit@1/{s}") is not None for s in sources)]
+    width = 0.8 / len(methods)
+    figure, axes = plt.subplots(figsize=(4.6, 2.9), layout="constrained")
+    axes.grid(visible=False, axis="x")
+    for row, method in enumerate(methods):
+        colour = PALETTE[BY_NAME[method].colour]
+        style: dict[str, Any] = {"color": colour}
+        if BY_NAME[method].output == Output.step:  # rules that do not read the text
+            style = {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
         names = [f"{method}/first_error_hit@1/{source}" for source in sources]
         known = [(at, metrics[name], name) for at, name in enumerate(names) if metrics.get(name) is not None]
         for at, value, name in known:
             low, high = (metrics.get(f"{name}/{end}") for end in ("low", "high"))
             bar = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
-            place = at + (row - (len(methods) - 1) / 2) * 0.16
-            label = method if at == known[0][0] else None
-            axes.bar(place, value, 0.14, color=colour, yerr=bar, error_kw={"elinewidth": 0.8}, label=label)
-    axes.set_xticks(range(len(sources)), [f"{source}, {metrics[f'n_{source}']} errors" for source in sources])
+            place = at + (row - (len(methods) - 1) / 2) * width
+            label = BY_NAME[method].label if at == known[0][0] else None
+            axes.bar(place, value, 0.9 * width, yerr=bar, error_kw={"elinewidth": 0.8}, label=label, **style)
+    axes.set_xticks(range(len(sources)), [f"{metrics[f'n_{source}']:,} {source} errors" for source in sources])
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("first wrong step found (hit@1)")
     figure.legend(loc="outside upper center", ncols=3)
@@ -241,10 +267,13 @@ def first_wrong_step(metrics: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def plot_run(run_dir: Path) -> list[Path]:
-    """Draw what the run's files allow and return the files written; FileNotFoundError without traces.jsonl."""
+    """Draws every figure that the run has data for; returns the files written.
+
+    Raises FileNotFoundError if the run has no traces.jsonl.
+    """
     use_style()
     folder = run_dir / "figures"
-    pictures: list[tuple[str, str, Callable[[Any, Path], list[Path]]]] = [
+    drawings: list[tuple[str, str, Callable[[Any, Path], list[Path]]]] = [
         ("training_curves", "train_log.jsonl", training_curves),
         ("reward_distributions", "traces.jsonl", reward_distributions),
         ("rerank_vs_n", "metrics.json", rerank_vs_n),
@@ -255,20 +284,20 @@ def plot_run(run_dir: Path) -> list[Path]:
     if not (run_dir / "traces.jsonl").exists():
         raise FileNotFoundError(f"{run_dir / 'traces.jsonl'} is missing: evaluate the run first")
     written: list[Path] = []
-    for name, source, draw in pictures:
+    for name, source, draw in drawings:
         path = run_dir / source
         if not path.exists():
-            print(f"{name}: left out, {path} is missing")
+            print(f"{name}: skipped, {path} is missing")
             continue
         files = draw(read_jsonl(path) if path.suffix == ".jsonl" else json.loads(path.read_text("utf-8")), folder)
         plt.close("all")
         written += files
-        print(f"{name}: {', '.join(map(str, files))}" if files else f"{name}: left out, {path} has nothing to draw")
+        print(f"{name}: {', '.join(map(str, files))}" if files else f"{name}: skipped, {path} has no data for it")
     return written
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Draw the pictures of one run into RUN_DIR/figures.")
+    parser = argparse.ArgumentParser(description="Draws the figures of one run into RUN_DIR/figures.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     try:
         plot_run(parser.parse_args().run_dir)

@@ -1,12 +1,14 @@
-"""Mean and spread of the main figures over runs with different seeds.
+"""Prints mean and range of the main metrics over runs with different seeds.
 
-python figures/seed_table.py RUN_DIR RUN_DIR ...
+Usage: python figures/seed_table.py RUN_DIR [RUN_DIR ...]
 """
 
 import json
 import statistics
 import sys
 from pathlib import Path
+
+from reasoning_irl.eval.scoring.methods import LOCATING, SCORED
 
 SHOWN = (
     "seconds/total",
@@ -21,13 +23,10 @@ SHOWN = (
     *(
         f"{method}/{metric}"
         for metric in ("auroc", "auroc_within_prompt", "rerank@1|8")
-        for method in ("reward", "frozen", "logprob", "length", "random")
+        for method in SCORED
+        if method not in ("random", "oracle") or metric == "rerank@1|8"  # an AUROC of 0.5 or 1 by definition
     ),
-    *(
-        f"{method}/first_error_hit@1/{errors}"
-        for errors in ("planted", "natural")
-        for method in ("reward", "frozen", "logprob", "first_step", "chance")
-    ),
+    *(f"{method}/first_error_hit@1/{errors}" for errors in ("planted", "natural") for method in LOCATING),
 )
 
 
@@ -39,7 +38,7 @@ def main() -> None:
     for name in SHOWN:
         values = [run[name] for run in runs if run.get(name) is not None]
         if values:
-            # A pipe in a name would end the cell.
+            # An unescaped pipe would end the cell.
             cell = name.replace("|", "\\|")
             print(f"| {cell} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
 

@@ -1,4 +1,4 @@
-"""The look that all pictures share: fonts for a paper's column, Okabe-Ito colours, bare axes."""
+"""The style of all figures: font sizes for a paper, Okabe-Ito colours, minimal axes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness.
+# The Okabe-Ito palette, distinguishable with all common kinds of colour blindness.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     "#000000",
     "#E69F00",
@@ -17,13 +17,23 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     "#CC79A7",
     "#7F7F7F",
 )
-RIGHT, WRONG = BLUE, ORANGE  # the same two wherever right and wrong traces meet
+PALETTE = {
+    "black": BLACK,
+    "orange": ORANGE,
+    "sky": SKY,
+    "green": GREEN,
+    "blue": BLUE,
+    "vermilion": VERMILION,
+    "purple": PURPLE,
+    "grey": GREY,
+}
+RIGHT, WRONG = BLUE, ORANGE  # of right and wrong traces in every figure
 PANEL = (2.9, 2.1)  # inches: two panels fill the width of a page
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
-    "pdf.fonttype": 42,  # text stays text: many publishers refuse Type 3 fonts
+    "pdf.fonttype": 42,  # TrueType: many publishers reject Type 3 fonts
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -43,13 +53,13 @@ STYLE: dict[Any, Any] = {
 
 
 def use_style() -> None:
-    """Draw to files with the shared look; no display is needed."""
+    """Sets the shared style, and a backend that needs no display."""
     mpl.use("Agg")
     mpl.rcParams.update(STYLE)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png and NAME.pdf; no date in the PDF, so that the same numbers give the same file."""
+    """Writes NAME.png and NAME.pdf. The PDF has no date, so that equal figures are equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     figure.savefig(png, bbox_inches="tight")

@@ -1,4 +1,4 @@
-"""Tables as text, in markdown and in LaTeX with booktabs."""
+"""Formats tables in Markdown and LaTeX."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A value of three decimals, with its interval where it has one."""
+    """A value with three decimals, with its interval if given."""
     if value is None:
         return MISSING
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
@@ -21,7 +21,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def latex(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table that needs the package booktabs; the first column is text, the others are centred."""
+    """A LaTeX table for the booktabs package: the first column is left-aligned, the others are centred."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escape, cells)) + r" \\"
@@ -43,5 +43,5 @@ def latex(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX shows it."""
+    """Escapes the characters that LaTeX would interpret."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""What the tests share: the embedded tokenizer and data, tiny real models built from code, and composed configs."""
+"""Fixtures of all tests: the embedded tokenizer and data, tiny real models, and a composed config."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., IRLTrainConfig]:
-    """The embedded default with a tiny model; takes further overrides."""
+    """Composes the embedded default with a tiny model and further overrides."""
     return compose_tiny
 
 
@@ -51,13 +51,13 @@ def records() -> list[Record]:
 
 @pytest.fixture(scope="session")
 def sequences(tokenizer: PreTrainedTokenizerFast, records: list[Record]) -> list[TokenSequence]:
-    """The experts as tokens; prompts and traces differ in length."""
+    """The experts as tokens, with prompts and traces of different lengths."""
     return [encode_record(tokenizer, record, record.target, 200) for record in records]
 
 
 @pytest.fixture
 def make_reward_model(embedded_folder: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[..., RewardModel]:
-    """Builds a reward model on the tiny embedded model; equal seeds give equal weights."""
+    """Builds a reward model from the tiny embedded model; equal seeds give equal weights."""
 
     def make(
         head: RewardHead = RewardHead.plain,

@@ -1,26 +1,20 @@
-"""The commands as users type them: two steps of the real job, and mistakes that end in one line."""
+"""The commands as users type them: the whole pipeline on two training steps, and mistakes that end in one line."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.helpers.commands import REPOSITORY, run_python
+
 TINY = ["model.embedded.hidden_size=16", "model.embedded.heads=2", "dataset.n_train=32", "dataset.n_heldout=4"]
 SHORT = ["training.max_steps=2", "training.save_steps=2", "training.per_device_train_batch_size=8"]
 WARM = ["warm_start.n_traces=64", "warm_start.epochs=1"]
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
 def refused(*arguments: str) -> str:
-    """The one line that a mistake ends with."""
-    result = python(*arguments)
+    """The line in which a wrong command ends."""
+    result = run_python(*arguments)
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert "Traceback" not in result.stderr
@@ -28,7 +22,7 @@ def refused(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
+def test_whole_pipeline_runs_on_two_steps(tmp_path: Path) -> None:
     run = tmp_path / "run"
     few = ["eval.n_problems=6", "eval.n_validation=4"]
     train = [f"training.output_dir={run}", "model.reward_warmup_steps=2", "training.num_generations=4"]
@@ -49,7 +43,7 @@ def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
         ["figures/plot_run.py", str(run)],
         ["-m", "reasoning_irl.eval.quickstart_report", str(run), "1"],
     ):
-        result = python(*command)
+        result = run_python(*command)
         assert result.returncode == 0, result.stderr[-3000:]
     metrics = json.loads((run / "metrics.json").read_text())
     for key in (
@@ -73,11 +67,11 @@ def test_the_whole_story_runs_on_two_steps(tmp_path: Path) -> None:
     assert (run / "report.html").is_file()
     assert list((run / "figures").glob("*.png"))
     assert (run / "checkpoint-2" / "reward_model" / "config.json").is_file()
-    assert "holds another run" in refused("irl_train.py", f"training.output_dir={run}")
+    assert "already contains a run" in refused("irl_train.py", f"training.output_dir={run}")
 
 
 @pytest.mark.slow
-def test_bad_data_is_refused_in_one_line_before_anything_is_written(tmp_path: Path) -> None:
+def test_bad_data_is_rejected_in_one_line_before_anything_is_written(tmp_path: Path) -> None:
     file, out = tmp_path / "data.jsonl", tmp_path / "out"
     file.write_text('{"question": "a", "reasoning": "b", "answer": "c"}\n{"question": broken\n')
     job = ["irl_train.py", "dataset.name=jsonl", "warm_start.enabled=false", f"training.output_dir={out}"]
@@ -91,39 +85,26 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_prompt_that_is_too_long_and_a_model_that_is_missing_are_refused(tmp_path: Path) -> None:
+def test_long_prompts_and_missing_models_are_rejected(tmp_path: Path) -> None:
     job = ["irl_train.py", *TINY, "warm_start.enabled=false", f"training.output_dir={tmp_path / 'out'}"]
     assert "max_prompt_length" in refused(*job, "training.max_prompt_length=5")
     assert "model.reward_name" in refused(*job, "model.reward_name=./no/such/folder")
 
 
 @pytest.mark.slow
-def test_evaluation_of_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    assert "no run folder" in refused("evaluate.py", f"run_dir={tmp_path}")
+def test_folder_without_a_run_cannot_be_evaluated(tmp_path: Path) -> None:
+    assert "not a run folder" in refused("evaluate.py", f"run_dir={tmp_path}")
 
 
 @pytest.mark.slow
-def test_a_sweep_gives_every_variant_its_own_run(tmp_path: Path) -> None:
+def test_sweep_gives_every_variant_its_own_run(tmp_path: Path) -> None:
     experiment = [f"--config-path={REPOSITORY}/configs/qwen3b", "--config-name=3B_1B_config_irl_train"]
-    result = subprocess.run(
-        [
-            sys.executable,
-            str(REPOSITORY / "irl_train.py"),
-            *experiment,
-            "-m",
-            "variant=noper,[wgan,step]",
-            "scale=smoke",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    sweep = ("-m", "variant=noper,[wgan,step]", "scale=smoke")
+    result = run_python(REPOSITORY / "irl_train.py", *experiment, *sweep, cwd=tmp_path, OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr[-3000:]
     runs = tmp_path / "outputs/smoke"
     assert sorted(path.name for path in runs.iterdir()) == ["qwen3b_airl_noper", "qwen3b_airl_wgan_step"]
     config = (runs / "qwen3b_airl_wgan_step/config.yaml").read_text()
     assert "classifier_loss: wgan" in config
     assert "reward_granularity: step" in config
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]  # no multirun/ beside the runs
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]  # no multirun/ folder

@@ -14,7 +14,7 @@ from reasoning_irl.data.tokens import encode_prompt
 from reasoning_irl.export import export
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training import jobs
-from reasoning_irl.utils.errors import DataError, UserError
+from reasoning_irl.utils.errors import UserError
 
 QUESTION = "Tom has 5 apples. Tom finds 3 more. How many apples are there now?"
 TRACE = "<think>\n5 + 3 = 8\n</think>\n<answer>\n8\n</answer>"
@@ -30,7 +30,7 @@ def train(tiny_config: Tiny, folder: Path, *overrides: str) -> Path:
 
 
 @pytest.mark.parametrize("lora", [0, 4])
-def test_transformers_alone_gives_the_same_token_scores(tiny_config: Tiny, tmp_path: Path, lora: int) -> None:
+def test_transformers_alone_gives_the_same_scores(tiny_config: Tiny, tmp_path: Path, lora: int) -> None:
     plain = ["model.reward_head=plain", "model.reward_lm_coef=0", f"model.reward_lora.rank={lora}"]
     run = train(tiny_config, tmp_path / "run", *plain)
     export(run, tmp_path / "exported")
@@ -49,7 +49,7 @@ def test_transformers_alone_gives_the_same_token_scores(tiny_config: Tiny, tmp_p
     assert "AutoModelForTokenClassification" in card
 
 
-def test_the_likelihood_head_is_put_together_as_the_card_says(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_likelihood_head_can_be_computed_as_the_model_card_says(tiny_config: Tiny, tmp_path: Path) -> None:
     run = train(tiny_config, tmp_path / "run")
     export(run, tmp_path / "exported")
     scored = RewardModel.from_run(run).score(QUESTION, TRACE)
@@ -70,7 +70,7 @@ def test_the_likelihood_head_is_put_together_as_the_card_says(tiny_config: Tiny,
     assert "scale * log p" in (tmp_path / "exported" / "README.md").read_text()
 
 
-def test_a_score_names_tokens_offsets_steps_and_total(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_score_has_tokens_offsets_steps_and_total(tiny_config: Tiny, tmp_path: Path) -> None:
     scored = RewardModel.from_run(train(tiny_config, tmp_path / "run")).score(QUESTION, TRACE)
     assert "".join(scored.tokens) == TRACE
     assert [TRACE[start:end] for start, end in scored.offsets] == scored.tokens
@@ -81,16 +81,14 @@ def test_a_score_names_tokens_offsets_steps_and_total(tiny_config: Tiny, tmp_pat
     assert min(inside) <= scored.step_scores[0] <= max(scored.rewards)
 
 
-def test_nothing_is_overwritten_and_an_empty_completion_is_refused(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_export_overwrites_nothing_and_needs_a_reward_model(tiny_config: Tiny, tmp_path: Path) -> None:
     run = train(tiny_config, tmp_path / "run")
     with pytest.raises(UserError, match="not empty"):
         export(run, run)
-    with pytest.raises(DataError, match="empty"):
-        RewardModel.from_run(run).score(QUESTION, " \n")
-    with pytest.raises(UserError, match="no reward model"):
+    with pytest.raises(UserError, match="not a reward model"):
         export(tmp_path / "nowhere", tmp_path / "x")
 
 
-def test_the_policy_of_a_checkpoint_still_loads(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_policy_of_a_checkpoint_is_an_ordinary_model(tiny_config: Tiny, tmp_path: Path) -> None:
     run = train(tiny_config, tmp_path / "run")
     assert AutoModelForCausalLM.from_pretrained(run / "checkpoint-1")

@@ -1,14 +1,14 @@
-"""The package's layout: imports run downwards, and rooms on one floor do not know each other."""
+"""The layout of the package: imports run from higher to lower layers, and packages of one layer are independent."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "reasoning_irl"
-# From the ground up. Modules import from lower floors and from their own room only.
-FLOORS: list[tuple[str, ...]] = [
+SRC = Path(__file__).resolve().parents[1] / "src" / PACKAGE
+# The lowest layer first. A module imports only from lower layers and from its own package.
+LAYERS: list[tuple[str, ...]] = [
     ("utils",),
     ("config", "text"),
     ("tracking", "rewards", "metrics"),
@@ -19,18 +19,18 @@ FLOORS: list[tuple[str, ...]] = [
     ("eval.reports",),
     ("eval",),
 ]
-ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
 
-def room_of(module: str) -> str:
-    """The longest name in FLOORS that the module starts with."""
+def package_of(module: str) -> str:
+    """The longest name in LAYERS that the module's name starts with."""
     parts = module.split(".")
     names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    return next(name for name in names if name in ROOMS)
+    return next(name for name in names if name in LAYER_OF)
 
 
 def imported(path: Path) -> set[str]:
-    """The package's own modules that a file imports, anywhere in it, without the package's name."""
+    """All modules of the package that a file imports, also inside functions, without the package's name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -42,19 +42,20 @@ def imported(path: Path) -> set[str]:
 
 
 MODULES = {
-    ".".join(path.relative_to(SRC / PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((SRC / PACKAGE).rglob("*.py"))
-    if path.parent != SRC / PACKAGE or path.name != "__init__.py"
+    ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SRC.rglob("*.py"))
+    if path.parent != SRC or path.name != "__init__.py"
 }
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downwards(module: str) -> None:
-    own = room_of(module)
+    own = package_of(module)
     for other in imported(MODULES[module]):
-        room = room_of(other)
-        assert room == own or ROOMS[room] < ROOMS[own], f"{module} imports {other}, which is not on a lower floor"
+        package = package_of(other)
+        is_lower = LAYER_OF[package] < LAYER_OF[own]
+        assert package == own or is_lower, f"{module} imports {other}, which is not in a lower layer"
 
 
-def test_every_room_exists() -> None:
-    assert {room_of(module) for module in MODULES} == set(ROOMS)
+def test_layers_name_every_package() -> None:
+    assert {package_of(module) for module in MODULES} == set(LAYER_OF)

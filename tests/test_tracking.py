@@ -1,4 +1,4 @@
-"""W&B without a network: what an offline run holds, who may go online, and that nothing is lost without W&B."""
+"""W&B without a network: the content of an offline run, login checks, and the local files that replace W&B."""
 
 import json
 import time
@@ -15,6 +15,7 @@ from reasoning_irl.training import jobs
 from reasoning_irl.training.run import run_training
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.configs import compose_config
+from tests.helpers.traces import read_rows
 
 SMALL = [
     "warm_start.enabled=false",
@@ -42,7 +43,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def read_run(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """The records of the one offline run below a folder; W&B's own process writes the last of them a little later."""
+    """The records of the only offline run in a folder; W&B's own process writes the last of them a little later."""
     for _ in range(200):
         records = parse(folder)
         if any(record.HasField("exit") for record in records):
@@ -52,16 +53,16 @@ def read_run(folder: Path) -> list[wandb_internal_pb2.Record]:
 
 
 def parse(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """The records that a run file holds so far.
+    """The records in a run file so far.
 
-    The file is a header of 7 bytes and then LevelDB's log format: blocks of 32 KiB, and in them pieces of records,
-    each with a checksum (4 bytes), a length (2) and a type (1: whole, 2: first, 3: middle, 4: last).
+    After a header of 7 bytes, the file has LevelDB's log format: blocks of 32 KiB with pieces of records, each with a
+    checksum (4 bytes), a length (2) and a type (1: whole, 2: first, 3: middle, 4: last).
     """
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     data, at, records, parts = file.read_bytes(), 7, [], b""
     while at + 7 <= len(data):
         left_in_block = 32768 - at % 32768
-        if left_in_block < 7:  # too short for a piece: padding
+        if left_in_block < 7:  # too short for a piece, so it is padding
             at += left_in_block
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
@@ -77,7 +78,7 @@ def items(updates: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
 
 
-def test_an_offline_run_holds_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
     jobs.train_airl(tiny_config([*SMALL, *NAMED, f"training.output_dir={tmp_path / 'run'}"]))
     records = read_run(tmp_path / "run")
     (run,) = [record.run for record in records if record.HasField("run")]
@@ -94,27 +95,27 @@ def test_an_offline_run_holds_name_config_curves_and_completions(tiny_config: Ti
     assert table["completions._type"] == "table-file"
 
 
-def test_the_same_stands_in_local_files_without_wandb(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_without_wandb_local_files_have_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
     jobs.train_airl(tiny_config([*SMALL, f"training.output_dir={tmp_path / 'run'}"]))
     assert not list(tmp_path.glob("**/wandb"))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "run" / "completions.jsonl")
     assert [row["step"] for row in rows] == [2, 2, 2]
     for row in rows:
         assert "".join(row["tokens"]) == row["completion"]
         assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["advantages"])
         assert row["reward"] == pytest.approx(sum(row["token_rewards"]) / len(row["token_rewards"]), abs=1e-3)
-    log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    log = read_rows(tmp_path / "run" / "train_log.jsonl")
     assert "discriminator/heldout_auroc" in log[0]
 
 
-def test_going_online_without_a_login_is_refused_before_anything_is_written(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_online_mode_without_a_login_is_an_error_before_anything_is_written(tiny_config: Tiny, tmp_path: Path) -> None:
     config = tiny_config([*SMALL, "wandb.mode=online", f"training.output_dir={tmp_path / 'run'}"])
     with pytest.raises(UserError, match="wandb login"):
         run_training(config)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_login_is_found_in_the_environment_and_in_netrc(
+def test_login_is_found_in_the_environment_and_in_netrc(
     tiny_config: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(["wandb.mode=online"]).wandb
@@ -127,7 +128,7 @@ def test_a_login_is_found_in_the_environment_and_in_netrc(
     check_login(config)
 
 
-def test_the_environments_mode_comes_first(tiny_config: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mode_of_the_environment_takes_precedence(tiny_config: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(["wandb.mode=online"]).wandb
     assert wandb_mode(config) == WandbMode.online
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -138,7 +139,7 @@ def test_the_environments_mode_comes_first(tiny_config: Tiny, monkeypatch: pytes
         wandb_mode(config)
 
 
-def test_an_evaluation_leaves_its_metrics_in_the_summary(tmp_path: Path) -> None:
+def test_evaluation_writes_its_metrics_to_the_summary(tmp_path: Path) -> None:
     config = compose_config("config_eval", EvalConfig, *NAMED, f"output_dir={tmp_path}")
     log_evaluation(config, "evaluate", {"pass@1": 0.25, "auroc": None})
     summaries = [record.summary for record in read_run(tmp_path) if record.HasField("summary")]

@@ -1,8 +1,8 @@
-"""Writes a run's reward model as a plain transformers folder: `python -m reasoning_irl.export RUN DIR`.
+"""Exports a run's reward model as a plain transformers folder: `python -m reasoning_irl.export RUN DIR`.
 
-Adapters are merged into the weights. A reward model with a plain head is then all that
-`AutoModelForTokenClassification.from_pretrained` needs; one with a likelihood head keeps its two numbers (and the
-output matrix, where that is not the embeddings) in a file beside the weights, and the card says how to add them.
+Adapters are merged into the weights. A reward model with a plain head then loads with
+`AutoModelForTokenClassification.from_pretrained`; one with a likelihood head keeps its two numbers (and the output
+matrix, if it is not the embedding matrix) in a separate file, and the model card says how to add them.
 """
 
 import argparse
@@ -32,8 +32,8 @@ rewards = model(**inputs).logits[..., 0]  # (batch, tokens); read them on the co
 ```"""
 LIKELIHOOD = """\
 The reward of token t is `score_t + scale * log p(y_t | y_<t) + bias`, where `score` is what
-`AutoModelForTokenClassification` gives and p the next-token distribution of the same backbone; `scale`, `bias` and,
-where it is not the embedding matrix, the output matrix stand in `likelihood_head.safetensors`. The package does it:
+`AutoModelForTokenClassification` outputs and p is the next-token distribution of the same backbone; `scale`, `bias`
+and, if it is not the embedding matrix, the output matrix are in `likelihood_head.safetensors`. The package computes it:
 
 ```python
 from reasoning_irl.models.reward_model import RewardModel
@@ -42,15 +42,17 @@ model = RewardModel.from_run(FOLDER)
 model.score(question, completion)  # tokens, offsets, rewards, step_scores, total
 ```"""
 
+USAGE = {RewardHead.plain: PLAIN, RewardHead.likelihood: LIKELIHOOD}
+
 
 def export(run: Path, target: Path) -> None:
-    """Writes the folder. Raises UserError where the run has no reward model or the folder is in use."""
+    """Writes the folder. Raises UserError if the run has no reward model or the folder is not empty."""
     from peft import PeftModel
 
     from reasoning_irl.models.reward_model import RewardModel
 
     if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty, and nothing is overwritten: choose another folder")
+        raise UserError(f"{target} is not empty and would be overwritten: choose another folder")
     model = RewardModel.from_run(run)
     if isinstance(model.backbone, PeftModel):
         merged: Any = model.backbone.merge_and_unload()
@@ -62,12 +64,12 @@ def export(run: Path, target: Path) -> None:
 
 
 def card(run: Path, head: RewardHead, granularity: str) -> str:
-    """The model card: what it learnt from, what it is worth, how it is read."""
+    """The model card: what the model was trained on, its metrics, and how to use it."""
     config = load_run_config(run)
     rows = [
         ("supervision", "demonstrations"),
         ("algorithm", f"adversarial IRL ({config.model.classifier_loss} discriminator), arXiv 2510.01857"),
-        ("data", f"{config.dataset.name}, {config.dataset.path or 'from its own source'}"),
+        ("data", f"{config.dataset.name}, {config.dataset.path or 'default source'}"),
         ("started from", config.model.reward_name or config.model.policy_name),
         ("read at", f"{granularity} tokens, {head} head"),
         ("steps", config.training.max_steps),
@@ -77,8 +79,8 @@ def card(run: Path, head: RewardHead, granularity: str) -> str:
     metrics = json.loads(path.read_text()) if path.is_file() else {}
     measured = [(name, _with_interval(metrics, name)) for name in SHOWN if metrics.get(name) is not None]
     table = "\n".join(f"| {name} | {value} |" for name, value in [*rows, *measured])
-    how = PLAIN if head == RewardHead.plain else LIKELIHOOD
-    missing = "" if measured else "\nIt was not evaluated: run evaluate.py and evaluate_irl.py on the run.\n"
+    how = USAGE[head]
+    missing = "" if measured else "\nNot evaluated yet: run evaluate.py and evaluate_irl.py on the run.\n"
     return f"""---
 library_name: transformers
 pipeline_tag: token-classification
@@ -86,8 +88,8 @@ tags: [reward-model, process-reward-model, inverse-reinforcement-learning]
 ---
 # Dense reasoning reward
 
-A scalar for every token of a reasoning trace, high where it looks like an expert's. Learnt from demonstrations with
-[reasoning_irl](https://arxiv.org/abs/2510.01857)'s adversarial inverse RL.
+A scalar reward for every token of a reasoning trace, high where it looks like an expert's. Learnt from demonstrations
+with [reasoning_irl](https://arxiv.org/abs/2510.01857)'s adversarial inverse RL.
 
 | | |
 |---|---|
@@ -95,8 +97,8 @@ A scalar for every token of a reasoning trace, high where it looks like an exper
 {missing}
 {how}
 
-It judges how much a trace resembles the demonstrations it learnt from, not whether it is true; see the baselines in
-the run's metrics before relying on it.
+It measures how much a trace resembles the demonstrations it was trained on, not whether the trace is correct; check the
+baselines in the run's metrics before relying on it.
 """
 
 

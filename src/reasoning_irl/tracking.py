@@ -1,4 +1,4 @@
-"""Weights & Biases around a job, where `wandb.mode` asks for it. Everything that goes there is in local files too."""
+"""Weights & Biases logging, if `wandb.mode` enables it. Everything logged there is in local files too."""
 
 import netrc
 import os
@@ -14,17 +14,17 @@ from reasoning_irl.utils.errors import UserError
 
 
 def wandb_mode(config: WandbConfig) -> WandbMode:
-    """The mode that holds: the environment's WANDB_MODE, as everywhere with W&B, before the config's."""
+    """The effective mode: as usual with W&B, the environment's WANDB_MODE overrides the config."""
     named = os.environ.get("WANDB_MODE")
     try:
         return WandbMode(named) if named else config.mode
     except ValueError:
         choices = " or ".join(WandbMode)
-        raise UserError(f"WANDB_MODE={named} in the environment is no mode: set it to {choices}, or unset it") from None
+        raise UserError(f"WANDB_MODE={named} in the environment is invalid: set it to {choices}, or unset it") from None
 
 
 def check_login(config: WandbConfig) -> None:
-    """Raises UserError where runs are to go online and nobody is logged in, before hours are spent."""
+    """Raises UserError if runs are logged online but nobody is logged in, before hours are spent."""
     if wandb_mode(config) != WandbMode.online or os.environ.get("WANDB_API_KEY"):
         return
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
@@ -39,9 +39,9 @@ def check_login(config: WandbConfig) -> None:
 
 @contextmanager
 def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, folder: Path) -> Iterator[Any]:
-    """A W&B run with the resolved config of a job around what is inside; None where W&B is disabled.
+    """A W&B run, with the job's resolved config, for the duration of the context; None if W&B is disabled.
 
-    The run's own files go under `folder`.
+    The run's own files are written to `folder`.
     """
     mode = wandb_mode(config.wandb)
     if mode == WandbMode.disabled:
@@ -65,7 +65,7 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
 
 
 def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-    """Rows with equal keys as a W&B table, where a run is open."""
+    """Logs rows with equal keys as a W&B table, if a run is open."""
     import wandb
 
     if wandb.run is not None and rows:
@@ -75,7 +75,7 @@ def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
 
 
 def log_evaluation(config: EvalConfig | IRLEvalConfig, job_type: str, metrics: Mapping[str, Any]) -> None:
-    """An evaluation's flat metrics as the summary of a W&B run of its own; those that are undefined are left out."""
+    """Logs an evaluation's metrics, without undefined ones, as the summary of its own W&B run."""
     with wandb_run(config, job_type, Path(config.output_dir)) as run:
         if run is not None:
             run.summary.update({key: value for key, value in metrics.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Rewards between tokenizers, against a character-by-character reference."""
+"""Carrying values from one tokenizer to another, against character-by-character references."""
 
 import random
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_irl.data.alignment import TokenBridge, carry, without_gaps
+from reasoning_irl.data.alignment import TokenBridge, carry, carry_sums, without_gaps
 from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
 from reasoning_irl.models.embedded import build_tokenizer
-from reasoning_irl.text.token_spans import decode, token_pieces, token_spans
+from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import Span
 from reasoning_irl.utils.errors import DataError
-from tests.helpers.tokenizers import COARSE, CORPUS, FINE, FINE_BYTES, byte_level, wrapped
+from tests.helpers.tokenizers import COARSE, CORPUS, FINE, FINE_BYTES, byte_level, random_cover, wrapped
 
 TEXTS = [
     "<think>\n12 + 345 = 357\n</think>\n<answer>\n357\n</answer>",
@@ -29,7 +29,7 @@ TEXTS = [
 
 
 def metaspace() -> PreTrainedTokenizerFast:
-    """A unigram model with spaces as a letter and bytes for unknown characters, as SentencePiece writes them."""
+    """A unigram model that writes spaces as a character, as SentencePiece does."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
@@ -56,7 +56,7 @@ def sequence(tokenizer: PreTrainedTokenizerFast, text: str, ended: bool = True) 
 
 
 def reference(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
-    """Character by character, in the plainest way."""
+    """`carry` character by character."""
     characters: list[float | None] = []
     for c in range(length):
         over = [value for value, (start, end) in zip(values, source, strict=True) if start <= c < end]
@@ -78,7 +78,7 @@ def reference(values: Sequence[float], source: Sequence[Span], target: Sequence[
 
 
 def random_spans(rng: random.Random, length: int) -> list[Span]:
-    """Spans in order: whole cover or with gaps, some empty, some sharing a character with the next."""
+    """Spans in order, with and without gaps, some empty, some sharing a character with the next."""
     spans, at = [], 0
     while at < length:
         start = min(length, at + (rng.random() < 0.2))
@@ -89,7 +89,7 @@ def random_spans(rng: random.Random, length: int) -> list[Span]:
     return spans
 
 
-def test_a_thousand_random_alignments_equal_the_reference() -> None:
+def test_random_alignments_match_the_reference() -> None:
     rng = random.Random(0)
     for _ in range(1000):
         length = rng.randint(0, 30)
@@ -100,10 +100,31 @@ def test_a_thousand_random_alignments_equal_the_reference() -> None:
         )
 
 
+def plain_sums(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
+    """`carry_sums` character by character."""
+    characters = [0.0] * length
+    for value, (start, end) in zip(values, source, strict=True):
+        own = range(start, end) if end > start else [min(start, length - 1)]
+        for c in own:
+            characters[c] += value / len(own)
+    return [sum(characters[c] / sum(a <= c < b for a, b in target) for c in range(start, end)) for start, end in target]
+
+
+def test_random_sums_match_the_reference_and_are_preserved() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        length = rng.randint(1, 20)
+        source, target = random_cover(rng, length), random_cover(rng, length)
+        values = [rng.gauss(0, 1) for _ in source]
+        found = carry_sums(values, source, target, length)
+        assert found == pytest.approx(plain_sums(values, source, target, length))
+        assert sum(found) == pytest.approx(sum(values))
+
+
 @pytest.mark.parametrize("name", list(OTHERS))
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("ended", [True, False])
-def test_rewards_reach_the_tokens_of_their_characters(name: str, text: str, ended: bool) -> None:
+def test_rewards_are_carried_to_the_tokens_of_their_characters(name: str, text: str, ended: bool) -> None:
     policy = FINE if name == "coarse" else COARSE
     original = sequence(policy, text, ended)
     if not original.completion_ids:
@@ -112,7 +133,7 @@ def test_rewards_reach_the_tokens_of_their_characters(name: str, text: str, ende
     n = len(bridged.sequence.completion_ids)
     assert bridged.sequence.prompt_ids == encode_prompt(OTHERS[name], RECORD.prompt)
     assert (bridged.sequence.completion_ids[-1] == OTHERS[name].eos_token_id) == ended
-    # A constant stays constant, and the end token's reward is the end token's.
+    # A constant stays constant, and end tokens are matched to each other.
     np.testing.assert_allclose(bridged.rewards_of_policy([3.0] * n), [3.0] * len(original.completion_ids))
     rewards = list(np.random.default_rng(0).normal(size=n))
     carried = bridged.rewards_of_policy(rewards)
@@ -123,8 +144,8 @@ def test_rewards_reach_the_tokens_of_their_characters(name: str, text: str, ende
         assert {c for start, end in spans for c in range(start, end)} == set(range(len(text)))
 
 
-def test_the_total_over_characters_is_kept_exactly() -> None:
-    text = TEXTS[0]  # every character is a token's, on both sides
+def test_total_over_characters_is_preserved() -> None:
+    text = TEXTS[0]  # no tokenizer drops a character of it
     bridged = TokenBridge(FINE, COARSE, [RECORD]).to_reward(sequence(FINE, text, ended=False))
     rewards = list(np.random.default_rng(1).normal(size=len(bridged.sequence.completion_ids)))
     carried = bridged.rewards_of_policy(rewards)
@@ -134,13 +155,13 @@ def test_the_total_over_characters_is_kept_exactly() -> None:
     )
 
 
-def test_a_number_split_differently_shares_its_reward() -> None:
-    """`357` is one token for one model and three for the other."""
+def test_number_that_is_split_differently_shares_its_reward() -> None:
+    """`357` is one token of one model and three of the other."""
     assert carry([1.0, 2.0, 3.0], [(0, 1), (1, 2), (2, 3)], [(0, 3)], 3) == [2.0]
     assert carry([6.0], [(0, 3)], [(0, 1), (1, 3)], 3) == [6.0, 6.0]
 
 
-def test_special_tokens_inside_a_completion_are_passed_over() -> None:
+def test_special_tokens_inside_a_completion_are_skipped() -> None:
     ids = COARSE("12 + 3", add_special_tokens=False)["input_ids"]
     with_special = (*ids[:2], COARSE.pad_token_id, *ids[2:], COARSE.eos_token_id)
     original = TokenSequence(encode_prompt(COARSE, RECORD.prompt), with_special)
@@ -150,14 +171,14 @@ def test_special_tokens_inside_a_completion_are_passed_over() -> None:
     assert decode(FINE, bridged.sequence.completion_ids) == "12 + 3"
 
 
-def test_a_tokenizer_that_loses_text_is_refused_with_the_place() -> None:
+def test_tokenizer_that_loses_text_is_rejected_with_the_place() -> None:
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "<unk>": 2, "12": 3}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = wrapped(tokenizer)
     known = Record("r", RECORD.prompt, "12 12", "12")
     with pytest.raises(DataError, match="'apples' as"):
         TokenBridge(COARSE, words, [known]).to_reward(sequence(COARSE, "12 apples"))
-    with pytest.raises(DataError, match="record r: "):  # a demonstration: before any training
+    with pytest.raises(DataError, match="record r: "):  # a demonstration, rejected before any training
         TokenBridge(COARSE, words, [known, RECORD])
 
 
@@ -170,15 +191,15 @@ def test_a_tokenizer_that_loses_text_is_refused_with_the_place() -> None:
         (normalizers.Strip(), "a\n"),
     ],
 )
-def test_a_tokenizer_that_changes_text_is_refused(normalizer: normalizers.Normalizer, text: str) -> None:
+def test_tokenizer_that_changes_text_is_rejected(normalizer: normalizers.Normalizer, text: str) -> None:
     changing = byte_level(300)
     changing.backend_tokenizer.normalizer = normalizer
-    with pytest.raises(DataError, match="keeps all text"):
+    with pytest.raises(DataError, match="preserves all text"):
         TokenBridge(FINE, changing, [RECORD]).to_reward(sequence(FINE, text))
 
 
-def test_a_tokenizer_that_composes_characters_keeps_their_offsets() -> None:
-    """Qwen's tokenizer writes e + accent as one character; offsets still count those of the text."""
+def test_offsets_are_right_with_a_tokenizer_that_composes_characters() -> None:
+    """Qwen's tokenizer reads e + accent as one character; its offsets still refer to the original text."""
     composing = byte_level(300)
     composing.backend_tokenizer.normalizer = normalizers.NFC()
     text = "cafe\u0301 12"
@@ -187,10 +208,10 @@ def test_a_tokenizer_that_composes_characters_keeps_their_offsets() -> None:
     assert bridged.reward_spans[-2][1] == len(text)
     carried = bridged.rewards_of_policy([float(start) for start, _ in bridged.reward_spans])
     accents = [reward for reward, span in zip(carried, bridged.policy_spans, strict=True) if span == (4, 5)]
-    assert accents == [3.0, 3.0]  # the accent's bytes share the reward of the letter it is on, not of what follows
+    assert accents == [3.0, 3.0]  # the accent's bytes get the reward of its letter, not of the next one
 
 
-# Against what the bytes of byte-level tokens say, which needs neither decoding nor offsets
+# Against the bytes of byte-level tokens, a reference without decoding or offsets
 
 
 LETTERS = [
@@ -211,14 +232,14 @@ LETTERS = [
 
 
 def byte_of() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for (GPT-2's table)."""
+    """The byte that each character of a byte-level vocabulary represents (GPT-2's table)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+    rest = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(rest)}
 
 
 def characters_of(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], text: str) -> list[set[int]]:
-    """The characters of `text` that share bytes with each token."""
+    """The characters of `text` whose bytes are in each token."""
     owner = [c for c, letter in enumerate(text) for _ in letter.encode()]
     table, at, found = byte_of(), 0, []
     for token in tokenizer.convert_ids_to_tokens(list(ids)):
@@ -230,7 +251,7 @@ def characters_of(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], text: 
 
 
 def random_ids(rng: random.Random, tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """`text` in tokens as a policy may sample it: in its one form or another, with special tokens in between."""
+    """`text` in tokens as a policy may sample them: canonical or not, with special tokens in between."""
     how = rng.choice(["whole", "parts", "bytes"])
     at = sorted(rng.sample(range(1, len(text)), min(3, len(text) - 1))) if how == "parts" and text else []
     parts = [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]
@@ -247,7 +268,7 @@ def random_ids(rng: random.Random, tokenizer: PreTrainedTokenizerFast, text: str
     [(COARSE, FINE), (FINE, COARSE), (MERGED, FINE), (COARSE, MERGED)],
     ids=["coarse-fine", "fine-coarse", "merged-fine", "coarse-merged"],
 )
-def test_any_way_to_sample_any_text_equals_the_bytes_character_by_character(
+def test_sampled_tokens_match_the_reference_on_bytes(
     policy: PreTrainedTokenizerFast, reward: PreTrainedTokenizerFast
 ) -> None:
     bridge, rng = TokenBridge(policy, reward, [RECORD]), random.Random(0)
@@ -280,13 +301,13 @@ def test_any_way_to_sample_any_text_equals_the_bytes_character_by_character(
                 assert carried[token] == pytest.approx(expected, abs=1e-12), (number, text, token)
             for c in own:
                 shared[c].append(token)
-        if all(len(tokens) == 1 for tokens in shared):  # then each character is one token's
+        if all(len(tokens) == 1 for tokens in shared):  # every character is in one token only
             weights = [len(own) for own in characters_of(policy, ids, text)]
             total = sum(r * w for r, w in zip(carried, weights, strict=False))
             assert total == pytest.approx(sum(of_character), abs=1e-9)
 
 
-def test_the_total_is_kept_where_a_tokenizer_drops_the_spaces() -> None:
+def test_total_is_preserved_if_a_tokenizer_drops_spaces() -> None:
     words = build_tokenizer(40)
     text = "<think>\n3 + 4 = 7\n</think>\n<answer>\n7\n</answer>"
     bridged = TokenBridge(words, FINE_BYTES, [RECORD]).to_reward(sequence(words, text, ended=False))
@@ -294,17 +315,17 @@ def test_the_total_is_kept_where_a_tokenizer_drops_the_spaces() -> None:
     rewards = list(np.random.default_rng(2).normal(size=len(bridged.reward_spans)))
     carried = bridged.rewards_of_policy(rewards)
     total = sum(r * (end - start) for r, (start, end) in zip(carried, bridged.policy_spans, strict=True))
-    assert total == pytest.approx(sum(rewards))  # the reward model has one token a character
+    assert total == pytest.approx(sum(rewards))  # the reward model has one token per character
 
 
-def test_gaps_go_to_the_token_behind_if_they_are_space_and_else_to_the_one_before() -> None:
+def test_gaps_go_to_the_next_token_if_they_are_spaces_and_to_the_previous_one_otherwise() -> None:
     assert without_gaps("ab  c.", [(0, 2), (4, 5), (5, 6)]) == [(0, 2), (2, 5), (5, 6)]
     assert without_gaps("e\u0301 x ", [(0, 1), (3, 4)]) == [(0, 2), (2, 5)]
     assert without_gaps("  x", [(0, 0), (2, 3), (3, 3)]) == [(0, 0), (0, 3), (3, 3)]
     assert without_gaps("😀x", [(0, 1), (0, 1), (0, 2)]) == [(0, 1), (0, 1), (0, 2)]
 
 
-def test_a_completion_cut_inside_a_character_is_read_as_its_text_is_written() -> None:
+def test_completion_that_ends_inside_a_character_is_read_as_it_decodes() -> None:
     ids = FINE("1 😀", add_special_tokens=False)["input_ids"]
     prompt = encode_prompt(FINE, RECORD.prompt)
     bridged = TokenBridge(FINE, COARSE, [RECORD]).to_reward(TokenSequence(prompt, tuple(ids[:-1])))
@@ -312,8 +333,8 @@ def test_a_completion_cut_inside_a_character_is_read_as_its_text_is_written() ->
     assert bridged.rewards_of_policy([2.0] * len(bridged.reward_spans)) == [2.0] * len(ids[:-1])
 
 
-def test_a_policy_cannot_write_the_reward_models_end_token_in_words() -> None:
-    words = build_tokenizer(40)  # its end token is <|end|>, plain letters for the policy
+def test_policy_cannot_spell_the_end_token_of_the_reward_model() -> None:
+    words = build_tokenizer(40)  # its end token is <|end|>, which is plain text for the policy
     assert words.eos_token not in FINE.get_vocab()
     other = byte_level(300)
     other.add_special_tokens({"eos_token": "<|end|>"})
@@ -323,7 +344,7 @@ def test_a_policy_cannot_write_the_reward_models_end_token_in_words() -> None:
 
 
 @pytest.mark.parametrize(("ended", "n"), [(True, 2), (False, 1), (False, 3)])
-def test_a_completion_without_text_has_rewards_too(ended: bool, n: int) -> None:
+def test_completion_without_text_has_rewards(ended: bool, n: int) -> None:
     ids = [COARSE.pad_token_id] * (n - ended) + [COARSE.eos_token_id] * ended
     bridged = TokenBridge(COARSE, FINE, [RECORD]).to_reward(
         TokenSequence(encode_prompt(COARSE, RECORD.prompt), tuple(ids))
@@ -331,16 +352,6 @@ def test_a_completion_without_text_has_rewards_too(ended: bool, n: int) -> None:
     assert len(bridged.sequence.completion_ids) == 1
     assert (bridged.sequence.completion_ids[-1] == FINE.eos_token_id) == ended
     assert bridged.rewards_of_policy([5.0]) == [0.0] * (n - ended) + [5.0] * ended
-
-
-def test_tokens_of_one_character_share_it_and_the_last_shows_it() -> None:
-    ids = FINE("a😀", add_special_tokens=False)["input_ids"]
-    for order in (ids, [*ids[:2], COARSE.pad_token_id, *ids[2:]]):
-        text, spans = token_spans(FINE, order)
-        assert text == "a😀"
-        assert [span for i, span in zip(order, spans, strict=True) if i != FINE.pad_token_id] == [(0, 1)] + [(1, 2)] * 4
-        assert [piece for piece in token_pieces(FINE, order) if piece] == ["a", "😀"]
-        assert token_pieces(FINE, order)[-1] == "😀"
 
 
 def test_equal_vocabularies_need_no_bridge() -> None:

@@ -34,12 +34,12 @@ def holds(equation: tuple[str, ...]) -> bool:
     return OPERATIONS[operator](int(a), int(b)) == int(c)
 
 
-def test_equal_seeds_give_equal_streams() -> None:
+def test_streams_are_seeded() -> None:
     assert problems(100, seed=3) == problems(100, seed=3)
     assert problems(100, seed=3) != problems(100, seed=4)
 
 
-def test_no_two_problems_have_the_same_text() -> None:
+def test_questions_do_not_repeat() -> None:
     assert len({problem.question for problem in problems(2000)}) == 2000
 
 
@@ -53,7 +53,7 @@ def test_every_number_has_a_token(max_value: int) -> None:
         assert set(re.findall(r"[^\s.,?]+|[.,?]", problem.question)) <= words
 
 
-def test_experts_are_right() -> None:
+def test_experts_are_correct() -> None:
     for i, problem in enumerate(problems(300)):
         record = expert_record(problem, str(i), "")
         equations = EQUATION.findall(record.target)
@@ -75,7 +75,7 @@ def test_experts_are_right() -> None:
     ],
     ids=["commuted", "spacing"],
 )
-def test_harmless_differences_are_no_errors(trace: str) -> None:
+def test_harmless_differences_are_not_errors(trace: str) -> None:
     assert first_wrong_step(trace, EXPERT) is None
 
 
@@ -93,22 +93,24 @@ def test_harmless_differences_are_no_errors(trace: str) -> None:
         ("", "10", 1),
     ],
 )
-def test_the_first_wrong_step_by_hand(steps: str, answer: str, wrong: int) -> None:
+def test_first_wrong_step_by_hand(steps: str, answer: str, wrong: int) -> None:
     assert first_wrong_step(format_trace(steps, answer), EXPERT) == wrong
 
 
-def test_a_trace_that_was_cut_is_wrong_where_it_ends() -> None:
+def test_truncated_trace_is_wrong_where_it_ends() -> None:
     assert first_wrong_step(EXPERT[: EXPERT.index("</think>")], EXPERT) == 4
     assert first_wrong_step(EXPERT[: EXPERT.index("7 - 2")], EXPERT) == 2
     assert first_wrong_step("", EXPERT) == 1
 
 
-@pytest.mark.parametrize("kind", sorted(set(PerturbationKind) - {PerturbationKind.other_option}))
-def test_a_planted_error_is_found_where_it_was_planted(kind: PerturbationKind) -> None:
+@pytest.mark.parametrize(
+    "kind", ["operator_flip", "nearby_answer", "answer_from_trace", "number_corruption", "wrong_quantity"]
+)
+def test_planted_error_is_found_in_its_step(kind: str) -> None:
     rng, found = random.Random(1), 0
     for i, problem in enumerate(problems(150)):
         record = expert_record(problem, str(i), "")
-        planted = perturb(record.target, record.question, kind, rng, max_value=40)
+        planted = perturb(record.target, record.question, PerturbationKind(kind), rng, max_value=40)
         if planted is not None:
             found += 1
             assert first_wrong_step(planted.text, record.target) == planted.step
@@ -121,7 +123,7 @@ def config(tiny_config: Callable[..., IRLTrainConfig]) -> IRLTrainConfig:
 
 
 def with_experts(config: IRLTrainConfig, n_train: int) -> DatasetConfig:
-    """The same stream with another number of experts."""
+    """The same problems, split at another number of experts."""
     return replace(config.dataset, n_train=n_train)
 
 
@@ -130,9 +132,9 @@ def annotated(config: IRLTrainConfig) -> list[Record]:
     return load_annotated(config.dataset, 500)
 
 
-def test_the_annotator_errs_often_and_in_both_ways(config: IRLTrainConfig, annotated: list[Record]) -> None:
-    """A warm start on flawless traces would leave AIRL nothing to put right."""
-    # With so many experts more, the annotator's problems are experts too.
+def test_annotator_often_misreads_and_slips(config: IRLTrainConfig, annotated: list[Record]) -> None:
+    """After a warm start on flawless traces, AIRL would have nothing to improve."""
+    # With this many more experts, the annotator's problems are among the experts' problems.
     experts = {r.question: r.target for r in load_train(with_experts(config, 500 + 500)).train}
     wrong = [r for r in annotated if first_wrong_step(r.target, experts[r.question]) is not None]
     assert 0.3 < len(wrong) / len(annotated) < 0.6
@@ -147,7 +149,7 @@ def test_the_annotator_errs_often_and_in_both_ways(config: IRLTrainConfig, annot
         assert extract_answer(record.target) == equations[-1][3]
 
 
-def test_no_text_is_shared_between_splits(config: IRLTrainConfig, annotated: list[Record]) -> None:
+def test_splits_share_no_problem(config: IRLTrainConfig, annotated: list[Record]) -> None:
     """Trap: a test problem among the training problems."""
     data = load_train(config.dataset)
     validation, test = load_test(config.dataset, 200, 300)
@@ -158,5 +160,5 @@ def test_no_text_is_shared_between_splits(config: IRLTrainConfig, annotated: lis
     assert len({record.id for split in splits for record in split}) == len(questions)
 
 
-def test_the_test_problems_do_not_move_with_the_training_set(config: IRLTrainConfig) -> None:
+def test_test_problems_do_not_depend_on_the_training_set(config: IRLTrainConfig) -> None:
     assert load_test(config.dataset, 20, 30) == load_test(with_experts(config, 7), 20, 30)

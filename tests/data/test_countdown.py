@@ -1,7 +1,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 
 import pytest
 
@@ -16,7 +16,7 @@ from reasoning_irl.utils.errors import DataError
 
 
 @pytest.mark.parametrize(("n_numbers", "max_number"), [(2, 50), (3, 9), (4, 25), (6, 1000)])
-def test_every_problem_is_solved_by_its_expert(n_numbers: int, max_number: int) -> None:
+def test_every_expert_solves_its_problem(n_numbers: int, max_number: int) -> None:
     for i, problem in enumerate(islice(generate_problems(1, n_numbers, max_number), 300)):
         record = expert_record(problem, str(i), "")
         assert len(problem.numbers) == n_numbers
@@ -34,26 +34,26 @@ def test_every_problem_is_solved_by_its_expert(n_numbers: int, max_number: int) 
         equations = find_equations(record.target[start:end])
         assert len(lines) == len(equations) == n_numbers - 1
         assert all(e.holds and e.result > 0 for e in equations)
-        assert all(e.result not in (e.left, e.right) for e in equations)  # no step that leads nowhere
+        assert all(e.result not in (e.left, e.right) for e in equations)  # no step without effect
         assert equations[-1].result == problem.target
-        # Every step works with what is at hand: the numbers, and the results of the steps before.
-        at_hand = list(map(int, problem.numbers))
+        # Every step uses the numbers that are left and the results of earlier steps.
+        available = list(map(int, problem.numbers))
         for equation in equations:
             for operand in (equation.left, equation.right):
-                at_hand.remove(int(operand))
-            at_hand.append(int(equation.result))
-        assert at_hand == [problem.target]
+                available.remove(int(operand))
+            available.append(int(equation.result))
+        assert available == [problem.target]
 
 
-def test_parentheses_stand_where_they_are_needed() -> None:
-    """Trap: an expression written without them has another value; one with them all is a giveaway of its making."""
+def test_parentheses_are_written_where_they_are_needed() -> None:
+    """Trap: without them the expression has another value; with all of them it shows how it was generated."""
     texts = [problem.expression for problem in islice(generate_problems(0, 5, 30), 500)]
     assert any("(" in text for text in texts)
     assert any("(" not in text for text in texts)
     assert not any(re.search(r"^\(.*\)$|\(\(|\([0-9]+\)", text) for text in texts if text.count("(") == 1)
 
 
-def test_equal_seeds_give_equal_streams_without_repeats() -> None:
+def test_streams_are_seeded_and_do_not_repeat() -> None:
     def first(seed: int) -> list[str]:
         return [ask(problem) for problem in islice(generate_problems(seed, 4, 25), 300)]
 
@@ -62,14 +62,9 @@ def test_equal_seeds_give_equal_streams_without_repeats() -> None:
     assert len(set(keys)) == 300  # the same numbers in another order are the same problem
 
 
-def test_a_space_that_is_used_up_is_an_error_and_no_endless_loop() -> None:
-    with pytest.raises(DataError, match=r"only about \d+ countdown problems of 2 numbers up to 3.*n_numbers"):
+def test_running_out_of_problems_is_an_error_and_not_an_endless_loop() -> None:
+    with pytest.raises(DataError, match=r"only about \d+ countdown problems with 2 numbers up to 3.*n_numbers"):
         list(generate_problems(0, 2, 3))
-
-
-@pytest.mark.parametrize("question", ["", "How much is 3 * 8?", "Use the numbers 3 and 8, each at most once."])
-def test_other_questions_are_not_read(question: str) -> None:
-    assert read_question(question) is None
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,7 @@ def dataset(tiny_config: Callable[..., IRLTrainConfig]) -> DatasetConfig:
 
 
 def test_no_problem_is_shared_between_splits(dataset: DatasetConfig) -> None:
-    """Trap: a test problem among the training problems, maybe with its numbers in another order."""
+    """Trap: a test problem among the training problems, perhaps with its numbers in another order."""
     data = load_train(dataset)
     splits = [data.train, data.heldout, *load_test(dataset, 100, 200)]
     assert [len(split) for split in splits] == [300, 20, 100, 200]
@@ -88,7 +83,6 @@ def test_no_problem_is_shared_between_splits(dataset: DatasetConfig) -> None:
     assert len({record.id for split in splits for record in split}) == 620
 
 
-def test_the_test_problems_do_not_move_with_the_training_set(dataset: DatasetConfig) -> None:
+def test_test_problems_do_not_depend_on_the_training_set(dataset: DatasetConfig) -> None:
     assert load_test(dataset, 20, 30) == load_test(replace(dataset, n_train=7), 20, 30)
-    for a, b in pairwise([load_train(dataset).train, load_train(dataset).train]):
-        assert a == b
+    assert load_train(dataset) == load_train(dataset)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from reasoning_irl.data.records import NoExpertError, Record, Row
 from reasoning_irl.data.sources import read_rows, to_records
 from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
+from tests.helpers.traces import write_rows
 
 SOLUTION = (
     "Mia packs 600*2 = <<600*2=1200>>1,200 pens. \n\nShe keeps half, so 1,200/2 = $<<1200/2=600>>600.\n#### 1,800"
@@ -15,16 +15,14 @@ SOLUTION = (
 
 
 def write(folder: Path, *answers: str) -> Path:
-    path = folder / "train.jsonl"
-    path.write_text("".join(json.dumps({"question": "How many?", "answer": text}) + "\n" for text in answers))
-    return path
+    return write_rows(folder / "train.jsonl", [{"question": "How many?", "answer": text} for text in answers])
 
 
 def load_gsm8k(path: Path, system_prompt: str) -> list[Record]:
     return to_records(read_rows(str(path), None, "train", "dataset.path"), gsm8k_record, system_prompt)
 
 
-def test_marks_and_commas_go(tmp_path: Path) -> None:
+def test_calculator_marks_and_commas_are_removed(tmp_path: Path) -> None:
     (record,) = load_gsm8k(write(tmp_path, SOLUTION), "Think.")
     reasoning = "Mia packs 600*2 = 1,200 pens.\nShe keeps half, so 1,200/2 = $600."
     assert record.target == format_trace(reasoning, "1800")
@@ -36,12 +34,12 @@ def test_marks_and_commas_go(tmp_path: Path) -> None:
     ("answer", "message"),
     [
         ("no mark", "has no line '####"),
-        ("steps\n####  ", "no result behind"),
+        ("steps\n####  ", "no result after"),
         ("#### 7", "no worked solution before"),
         (" ", "has no 'answer'"),
     ],
 )
-def test_a_bad_record_is_named(tmp_path: Path, answer: str, message: str) -> None:
+def test_bad_record_is_named(tmp_path: Path, answer: str, message: str) -> None:
     path = write(tmp_path, SOLUTION, answer)
     with pytest.raises(DataError, match=message) as caught:
         load_gsm8k(path, "")
@@ -64,13 +62,13 @@ def kd(answer: str) -> Record:
         ("\\boxed{18\\%}", "18"),
     ],
 )
-def test_the_number_of_the_last_box_is_the_answer(box: str, answer: str) -> None:
+def test_answer_is_the_number_in_the_last_box(box: str, answer: str) -> None:
     record = kd(f"<think>\nSo \\boxed{{5}}?\n\nNo.\n</think>\n\nIt is {box}.")
     assert record.target == format_trace("So \\boxed{5}?\n\nNo.", answer)
     assert (record.id, record.answer) == ("gsm8k_kd-train-3", answer)
 
 
-def test_a_box_within_the_reasoning_serves_where_none_is_behind_it() -> None:
+def test_box_inside_the_reasoning_is_used_if_there_is_none_after_it() -> None:
     assert kd("<think>So \\boxed{5}.</think> Five.").answer == "5"
 
 
@@ -85,6 +83,6 @@ def test_a_box_within_the_reasoning_serves_where_none_is_behind_it() -> None:
         ("worked out\n#### 5", "no reasoning that ends"),
     ],
 )
-def test_what_gives_no_expert_says_why(answer: str, reason: str) -> None:
+def test_row_without_an_expert_says_why(answer: str, reason: str) -> None:
     with pytest.raises(NoExpertError, match=reason):
         kd(answer)

@@ -1,5 +1,5 @@
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,14 +8,13 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.sources import read_rows, to_records
 from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
+from tests.helpers.traces import write_rows
 
 ROW = {"question": "3 + 4?", "reasoning": "3 + 4 = 7", "answer": "7"}
 
 
-def write(folder: Path, *rows: object) -> Path:
-    path = folder / "mine.jsonl"
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
+def write(folder: Path, *rows: dict[str, Any] | str) -> Path:
+    return write_rows(folder / "mine.jsonl", rows)
 
 
 def load_jsonl(path: Path, system_prompt: str) -> list[Record]:
@@ -38,7 +37,7 @@ def test_read_jsonl_names_the_bad_line(tmp_path: Path, line: str, message: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_read_jsonl_refuses_other_encodings_and_missing_files(tmp_path: Path) -> None:
+def test_read_jsonl_rejects_other_encodings_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "latin.jsonl"
     path.write_bytes('{"question": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.jsonl:1: .*UTF-8"):
@@ -47,7 +46,7 @@ def test_read_jsonl_refuses_other_encodings_and_missing_files(tmp_path: Path) ->
         list(read_jsonl(tmp_path / "none.jsonl"))
 
 
-def test_load_jsonl_builds_records(tmp_path: Path) -> None:
+def test_own_rows_become_records(tmp_path: Path) -> None:
     first, second = load_jsonl(write(tmp_path, ROW, "", {**ROW, "id": 5, "answer": 7}), "Think.")
     assert (first.id, second.id) == ("mine-1", "5")
     assert first.prompt == [{"role": "system", "content": "Think."}, {"role": "user", "content": "3 + 4?"}]
@@ -65,12 +64,12 @@ def test_load_jsonl_builds_records(tmp_path: Path) -> None:
         "\n 3 + 4 = 7 \n",
     ],
 )
-def test_tagged_reasoning_is_not_tagged_twice(tmp_path: Path, reasoning: str) -> None:
+def test_tagged_reasoning_gets_no_second_tags(tmp_path: Path, reasoning: str) -> None:
     (record,) = load_jsonl(write(tmp_path, {**ROW, "reasoning": reasoning}), "")
     assert record.target == format_trace("3 + 4 = 7", "7")
 
 
-def test_an_experts_own_wrong_answer_stays_in_the_trace(tmp_path: Path) -> None:
+def test_wrong_answer_of_an_expert_stays_in_the_trace(tmp_path: Path) -> None:
     tagged = "<think>3 + 4 = 8</think><answer>8</answer>"
     (record,) = load_jsonl(write(tmp_path, {**ROW, "reasoning": tagged}), "")
     assert (record.target, record.answer) == (format_trace("3 + 4 = 8", "8"), "7")
@@ -78,7 +77,7 @@ def test_an_experts_own_wrong_answer_stays_in_the_trace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["question", "reasoning", "answer"])
 @pytest.mark.parametrize("value", [None, "", "  ", ["x"], True])
-def test_load_jsonl_names_the_missing_key(tmp_path: Path, key: str, value: object) -> None:
+def test_missing_key_is_named(tmp_path: Path, key: str, value: object) -> None:
     path = write(tmp_path, ROW, {**ROW, key: value})
     with pytest.raises(DataError) as caught:
         load_jsonl(path, "")
@@ -89,11 +88,11 @@ def test_load_jsonl_names_the_missing_key(tmp_path: Path, key: str, value: objec
         load_jsonl(path, "")
 
 
-def test_load_jsonl_refuses_reasoning_without_text(tmp_path: Path) -> None:
+def test_reasoning_without_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1: 'reasoning' has no text"):
         load_jsonl(write(tmp_path, {**ROW, "reasoning": "<think></think><answer>7</answer>"}), "")
 
 
-def test_load_jsonl_refuses_an_empty_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no records"):
+def test_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contains no records"):
         load_jsonl(write(tmp_path, "", " "), "")

@@ -1,22 +1,15 @@
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
-from reasoning_irl.config.schema import AnswerKind, DatasetConfig, DatasetName, IRLTrainConfig
-from reasoning_irl.data.loading import load_test, load_train
+from reasoning_irl.config.schema import GENERATED, AnswerKind, DatasetConfig, DatasetName, IRLTrainConfig
+from reasoning_irl.data.loading import DATASETS, GeneratedSet, load_test, load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.utils.errors import DataError
-from tests.helpers.traces import MEDREASON
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+from tests.helpers.traces import MEDREASON, write_rows
 
 
 @pytest.fixture
@@ -25,8 +18,7 @@ def dataset(tiny_config: Callable[..., IRLTrainConfig]) -> DatasetConfig:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def gsm8k(n: int) -> dict[str, Any]:
@@ -54,12 +46,18 @@ SETS = {
 }
 
 
+def test_every_data_set_has_a_row_and_generated_ones_need_no_file() -> None:
+    """Trap: a data set that the checks of a config and its loading treat differently."""
+    assert set(DATASETS) == set(DatasetName)
+    assert {name for name, source in DATASETS.items() if isinstance(source, GeneratedSet)} == set(GENERATED)
+
+
 def questions(records: list[Record]) -> set[str]:
     return {record.question for record in records}
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_data_set_gives_records_of_its_own_splits(tmp_path: Path, dataset: DatasetConfig, name: str) -> None:
+def test_every_file_set_is_split_without_overlap(tmp_path: Path, dataset: DatasetConfig, name: str) -> None:
     train_row, test_row = SETS[DatasetName(name)]
     chosen = replace(
         dataset,
@@ -78,9 +76,9 @@ def test_every_data_set_gives_records_of_its_own_splits(tmp_path: Path, dataset:
     assert load_test(replace(chosen, seed=1), 10, None) == (validation, test)
 
 
-def test_medreason_keeps_a_fixed_part_for_testing(tmp_path: Path, dataset: DatasetConfig) -> None:
-    """Trap: without a test split on the hub, a held-out part that hangs on the run's seed leaks into training."""
-    path = write(tmp_path / "train.jsonl", [medreason(n) for n in [*range(600), *range(300)]])  # some asked twice
+def test_medreason_has_a_fixed_test_part(tmp_path: Path, dataset: DatasetConfig) -> None:
+    """Trap: the hub has no test split, and a test part that depends on the run's seed leaks into training."""
+    path = write(tmp_path / "train.jsonl", [medreason(n) for n in [*range(600), *range(300)]])  # some twice
     runs = [
         replace(dataset, name=DatasetName.medreason, path=path, seed=seed, n_heldout=n_heldout)
         for seed, n_heldout in ((0, 10), (1, 50))
@@ -95,8 +93,8 @@ def test_medreason_keeps_a_fixed_part_for_testing(tmp_path: Path, dataset: Datas
         assert len(questions([*data.train, *data.heldout]) | tested) == 600
 
 
-def test_no_question_is_both_learnt_from_and_held_out(tmp_path: Path, dataset: DatasetConfig) -> None:
-    """Trap: several experts for one question, on both sides of the discriminator's held-out AUROC."""
+def test_no_question_is_both_trained_on_and_held_out(tmp_path: Path, dataset: DatasetConfig) -> None:
+    """Trap: a question with several experts, some of them trained on and others held out for the AUROC."""
     path = write(tmp_path / "train.jsonl", [kd(n) for n in range(40)] * 3)
     data = load_train(replace(dataset, name=DatasetName.gsm8k_kd, path=path))
     assert len(data.heldout) == 10
@@ -104,7 +102,7 @@ def test_no_question_is_both_learnt_from_and_held_out(tmp_path: Path, dataset: D
     assert len(questions(data.train) | questions(data.heldout)) == 40
 
 
-def test_the_training_file_is_no_test_file(tmp_path: Path, dataset: DatasetConfig) -> None:
+def test_training_file_is_rejected_as_test_file(tmp_path: Path, dataset: DatasetConfig) -> None:
     path = write(tmp_path / "train.jsonl", [own(n) for n in range(40)])
     again = str(tmp_path / "." / "train.jsonl")
     with pytest.raises(DataError, match="is the training file"):
@@ -115,7 +113,7 @@ def test_the_training_file_is_no_test_file(tmp_path: Path, dataset: DatasetConfi
         load_test(replace(dataset, name=DatasetName.jsonl, path=path), 10, None)
 
 
-def test_too_few_records_say_what_to_lower(tmp_path: Path, dataset: DatasetConfig) -> None:
+def test_too_few_records_are_an_error_that_names_the_settings(tmp_path: Path, dataset: DatasetConfig) -> None:
     path = write(tmp_path / "train.jsonl", [own(n) for n in range(10)])
     test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(10)])
     chosen = replace(dataset, name=DatasetName.jsonl, path=path, test_path=test_path)
@@ -126,7 +124,7 @@ def test_too_few_records_say_what_to_lower(tmp_path: Path, dataset: DatasetConfi
 
 
 @pytest.mark.parametrize("name", [DatasetName.arithmetic, DatasetName.countdown, DatasetName.gsm8k])
-def test_only_experts_that_are_learnt_from_err(tmp_path: Path, dataset: DatasetConfig, name: DatasetName) -> None:
+def test_only_training_experts_get_planted_errors(tmp_path: Path, dataset: DatasetConfig, name: DatasetName) -> None:
     """Trap: a planted error among the held-out experts or the test problems."""
     path = write(tmp_path / "train.jsonl", [gsm8k(n) for n in range(60)]) if name == DatasetName.gsm8k else None
     clean = replace(dataset, name=name, path=path, n_train=40)

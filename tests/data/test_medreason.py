@@ -19,7 +19,7 @@ def row(**values: Any) -> Row:
     return Row("train row 7", "train-7", MEDREASON | values)
 
 
-def test_the_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
+def test_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
     record = medreason_record(row(), "Think.")
     assert record.question == (
         "Which of these is a cause of a stroke:\n\nA. A cold\nB. A clot\nC. A clot of cheese\nD. None"
@@ -41,16 +41,16 @@ def test_the_question_shows_the_options_and_the_answer_is_one_of_them() -> None:
         OPTIONS,
         list(OPTIONS.values()),
         json.dumps(OPTIONS),
-        {**OPTIONS, "E": None},  # columns of a table have all keys
+        {**OPTIONS, "E": None},  # in a table, every row has all keys
     ],
 )
-def test_options_may_be_written_in_several_ways(options: Any) -> None:
+def test_options_can_be_written_in_several_formats(options: Any) -> None:
     record = medreason_record(row(options=options), "")
     assert find_options(record.question) == OPTIONS
     assert record.answer == "B. A clot"
 
 
-def test_options_that_the_question_shows_are_not_shown_twice() -> None:
+def test_options_in_the_question_are_not_repeated() -> None:
     shown = "Which?\nA. A cold\nB. A clot"
     assert medreason_record(row(question=shown, options=""), "").question == shown
     assert medreason_record(row(question=shown, options="A. A cold\nB. A clot"), "").question == shown
@@ -61,12 +61,12 @@ def test_options_that_the_question_shows_are_not_shown_twice() -> None:
     [
         ("B", "B"),
         ("(b) a clot", "B"),
-        ("A clot of cheese", "C"),  # not A, not B
+        ("A clot of cheese", "C"),  # although it contains option B and begins like A
         ("A cold. Explanation: not B", "A"),
         ("The study says so. The final decision is: None.", "D"),
     ],
 )
-def test_answers_are_found_among_the_options(answer: str, letter: str) -> None:
+def test_answer_is_matched_to_an_option(answer: str, letter: str) -> None:
     assert medreason_record(row(answer=answer), "").answer == f"{letter}. {OPTIONS[letter]}"
 
 
@@ -83,22 +83,22 @@ def test_answers_are_found_among_the_options(answer: str, letter: str) -> None:
         ({"reasoning": "<think></think>"}, "no reasoning"),
     ],
 )
-def test_what_is_no_multiple_choice_says_why(values: dict[str, Any], reason: str) -> None:
+def test_row_that_is_not_multiple_choice_says_why(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(NoExpertError, match=reason):
         medreason_record(row(**values), "")
 
 
 @pytest.mark.parametrize("key", ["question", "answer", "reasoning"])
-def test_a_missing_column_is_a_mistake(key: str) -> None:
+def test_missing_column_is_an_error(key: str) -> None:
     with pytest.raises(DataError, match=f"train row 7: the record has no '{key}'"):
         medreason_record(row(**{key: None}), "")
 
 
-def test_the_test_part_hangs_on_the_question_alone() -> None:
-    """Trap: a held-out part that moves with a seed, the order or the number of rows, or that splits one question."""
+def test_test_part_depends_only_on_the_question() -> None:
+    """Trap: a test part that changes with the seed, the order or the number of rows, or that splits a question."""
     questions = [f"Question {n}?" for n in range(4000)]
     chosen = [q for q in questions if is_test_question(row(question=q))]
     assert abs(len(chosen) / 4000 - TEST_SHARE) < 0.01
     assert [q for q in questions[::-1] if is_test_question(row(question=q, answer="x"))] == chosen[::-1]
     assert all(is_test_question(row(question=f"  {q.upper()}\n")) for q in chosen)
-    assert chosen[:3] == ["Question 16?", "Question 27?", "Question 50?"]  # the same on every machine, for ever
+    assert chosen[:3] == ["Question 16?", "Question 27?", "Question 50?"]  # the same on every machine

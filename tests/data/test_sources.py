@@ -1,4 +1,4 @@
-"""Hub sets are read by datasets.load_dataset; a local folder of the same columns takes the same way."""
+"""Reading files, folders and hub sets; a local folder goes through the same library code as a hub set."""
 
 import json
 import logging
@@ -14,47 +14,43 @@ from reasoning_irl.data.jsonl import own_record
 from reasoning_irl.data.medreason import medreason_record
 from reasoning_irl.data.sources import HubSet, read_rows, to_records
 from reasoning_irl.utils.errors import DataError
-from tests.helpers.traces import MEDREASON
+from tests.helpers.traces import MEDREASON, write_rows
 
 OWN = {"question": "3 + 4?", "reasoning": "3 + 4 = 7", "answer": "7"}
 GSM8K = {"question": "3 + 4?", "answer": "So 3 + 4 = <<3+4=7>>7.\n#### 7"}
 KD = {"question": "3 + 4?", "answer": "<think>\n3 + 4 = 7\n</think>\n\nIt is \\boxed{7}."}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def write(path: Path, rows: list[Any]) -> Path:
+    """Writes a file in the format that its suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         datasets.Dataset.from_list(rows).to_parquet(path)
     elif path.suffix == ".json":
         path.write_text(json.dumps(rows))
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
     return path
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
-def test_a_file_of_each_format_gives_the_same_records(tmp_path: Path, suffix: str) -> None:
+def test_every_file_format_gives_the_same_records(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"mine.{suffix}", [OWN, OWN | {"question": "4 + 3?"}])
     records = to_records(read_rows(str(path), None, "train", "dataset.path"), own_record, "")
     assert [(record.id, record.question) for record in records] == [("mine-1", "3 + 4?"), ("mine-2", "4 + 3?")]
 
 
-def test_a_json_file_may_hold_json_lines(tmp_path: Path) -> None:
+def test_json_file_may_contain_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(OWN) + "\n\n" + json.dumps(OWN) + "\n")
     assert [row.where for row in read_rows(str(path), None, "train", "dataset.path")] == [f"{path}:1", f"{path}:3"]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_folder_is_read_split_by_split(tmp_path: Path, suffix: str) -> None:
+def test_folder_is_read_by_split(tmp_path: Path, suffix: str) -> None:
     write(tmp_path / f"train.{suffix}", [GSM8K] * 3)
     write(tmp_path / f"test.{suffix}", [GSM8K | {"question": "5 + 2?"}])
-    hub = HubSet("openai/gsm8k", "main")  # the folder has no such config, and needs none
+    hub = HubSet("openai/gsm8k", "main")  # the folder has no such config and needs none
     assert len(read_rows(str(tmp_path), hub, "train", "dataset.path")) == 3
     (row,) = read_rows(str(tmp_path), hub, "test", "dataset.test_path")
     assert gsm8k_record(row, "").question == "5 + 2?"
@@ -62,7 +58,7 @@ def test_a_folder_is_read_split_by_split(tmp_path: Path, suffix: str) -> None:
 
 
 def hub_copy(folder: Path) -> Path:
-    """A set as it stands on the hub, with configs that its card declares."""
+    """A set as it is on the hub, with the configs that its card declares."""
     for config, question in (("main", "3 + 4?"), ("socratic", "What is asked?")):
         write(folder / config / "train-00000-of-00001.parquet", [GSM8K | {"question": question}])
     configs = [
@@ -73,13 +69,13 @@ def hub_copy(folder: Path) -> Path:
     return folder
 
 
-def test_a_copy_of_the_hub_set_is_read_by_its_config(tmp_path: Path) -> None:
+def test_local_copy_of_a_hub_set_is_read_with_its_config(tmp_path: Path) -> None:
     (row,) = read_rows(str(hub_copy(tmp_path)), HubSet("openai/gsm8k", "main"), "train", "dataset.path")
     assert row.text("question") == "3 + 4?"
 
 
-def test_a_hub_set_is_read_by_name_config_and_split(tmp_path: Path) -> None:
-    """The library takes a folder where it takes a hub name, so this is the way a hub set goes."""
+def test_hub_set_is_read_by_name_config_and_split(tmp_path: Path) -> None:
+    """The library accepts a folder in place of a hub name, so this is the code path of a hub set."""
     (row,) = read_rows(None, HubSet(str(hub_copy(tmp_path)), "socratic"), "train", "dataset.path")
     assert row.text("question") == "What is asked?"
     assert row.where.endswith("train row 1")
@@ -94,22 +90,22 @@ def test_a_hub_set_is_read_by_name_config_and_split(tmp_path: Path) -> None:
         (MEDREASON | {"options": {"A": "A cold", "B": "A clot"}}, medreason_record, "B. A clot"),
     ],
 )
-def test_the_columns_of_each_hub_set_survive_the_library(tmp_path: Path, values: Any, parse: Any, answer: str) -> None:
+def test_columns_of_every_hub_set_survive_the_library(tmp_path: Path, values: Any, parse: Any, answer: str) -> None:
     write(tmp_path / "data" / "train-00000-of-00001.parquet", [values] * 2)
     records = to_records(read_rows(None, HubSet(str(tmp_path)), "train", "dataset.path"), parse, "")
     assert [record.answer for record in records] == [answer] * 2
 
 
-def test_without_the_hub_one_line_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_hub_the_error_says_to_use_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     for key in ("dataset.path", "dataset.test_path"):
-        with pytest.raises(DataError, match=f"the hub set openai/gsm8k cannot be read .*by {key}=FILE") as caught:
+        with pytest.raises(DataError, match=f"the hub set openai/gsm8k cannot be read .*set {key}=FILE") as caught:
             read_rows(None, HubSet("openai/gsm8k", "main"), "train", key)
         assert "\n" not in str(caught.value)
 
 
-def test_a_missing_or_empty_place_is_named(tmp_path: Path) -> None:
+def test_missing_or_empty_source_is_named(tmp_path: Path) -> None:
     def message(path: Path) -> str:
         with pytest.raises(DataError) as caught:
             read_rows(str(path), None, "train", "dataset.path")
@@ -121,18 +117,18 @@ def test_a_missing_or_empty_place_is_named(tmp_path: Path) -> None:
     assert "no file or folder" in message(tmp_path / "none.jsonl")
     (tmp_path / "empty").mkdir()
     assert "cannot be read as a data set" in message(tmp_path / "empty")
-    assert "holds no records" in message(write(tmp_path / "empty.jsonl", []))
-    assert "holds no records" in message(write(tmp_path / "empty.json", []))
+    assert "contains no records" in message(write(tmp_path / "empty.jsonl", []))
+    assert "contains no records" in message(write(tmp_path / "empty.json", []))
     assert "has test data, but no train data" in message(write(tmp_path / "half" / "test.jsonl", [OWN]).parent)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_damaged_file_is_named_with_the_place(tmp_path: Path) -> None:
     parquet, jsonl = tmp_path / "bad.parquet", tmp_path / "bad.jsonl"
     parquet.write_text("not parquet")
     jsonl.write_text(json.dumps(OWN) + "\n{oops\n")
     broken = write(tmp_path / "bad.json", [OWN, 7])
     for path, place in (
-        (parquet, f"{parquet} is no parquet"),
+        (parquet, f"{parquet} is not a readable parquet file"),
         (jsonl, f"{jsonl}:2: "),
         (broken, f"{broken}: record 2"),
     ):
@@ -142,19 +138,19 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_bad_record_is_named_by_its_row(tmp_path: Path) -> None:
+def test_bad_record_is_named_by_its_row(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.parquet", [OWN, OWN | {"answer": None}])
     with pytest.raises(DataError, match=r"mine\.parquet: row 2: the record has no 'answer'"):
         to_records(read_rows(str(path), None, "train", "dataset.path"), own_record, "")
 
 
-def test_rows_without_an_expert_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_without_an_expert_are_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "train.jsonl", [KD, KD | {"answer": "cut off"}, KD | {"answer": "<think>so</think>?"}])
     rows = read_rows(str(path), None, "train", "dataset.path")
     with caplog.at_level(logging.WARNING, "reasoning_irl"):
         assert len(to_records(rows, gsm8k_kd_record, "")) == 1
     (message,) = caplog.messages
-    assert "left out of 3 rows: 1 have no reasoning" in message
+    assert "skipped some of 3 rows: 1 have no reasoning" in message
     assert "1 have no number" in message
     assert f"{path}:2" in message
     with pytest.raises(DataError, match="none of the 2 rows can be used: 1 have no reasoning"):

@@ -3,24 +3,21 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import set_seed
 
-from reasoning_irl.config import register, schema, to_config
-from reasoning_irl.config.compose import CONFIGS
+from reasoning_irl.config import schema, to_config
 from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
+from tests.helpers.configs import compose_raw
 
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
-    register()
     tiny = [f"model.embedded.{key}" for key in ("hidden_size=16", "layers=1", "heads=2")]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("config_irl_train", overrides=[f"training.output_dir={run}", *tiny])
+    config = compose_raw("config_irl_train", f"training.output_dir={run}", *tiny)
     OmegaConf.save(config, run / "config.yaml", resolve=True)
     checkpoint = run / "checkpoint-10"
     set_seed(0)
@@ -31,3 +28,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_reward_model(str(checkpoint), spec, tokenizer).save(folder)
         tokenizer.save_pretrained(folder)
     return run
+
+
+@pytest.fixture(scope="session")
+def reward_folder(run_dir: Path) -> Path:
+    """The run's reward model."""
+    return run_dir / "checkpoint-10/reward_model"

@@ -1,3 +1,5 @@
+"""evaluate_irl.py end to end: what it writes, what it skips and what it refuses."""
+
 import json
 import shutil
 from pathlib import Path
@@ -7,36 +9,45 @@ import numpy as np
 import pytest
 import torch
 
-from reasoning_irl.config.schema import EvalConfig
-from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.eval.evaluate import run_evaluation
-from reasoning_irl.eval.evaluate_irl import find_sources, run_irl_evaluation
-from reasoning_irl.eval.reports.first_error import LabelledError, choose_step_score, hits, natural_errors
-from reasoning_irl.eval.reports.page import balanced
-from reasoning_irl.eval.reports.reranking import AGGREGATION_CHOICES, Reading, choose_reading, labelled
-from reasoning_irl.eval.traces.trace_file import Trace, read_traces
-from reasoning_irl.metrics.calibration import fit_platt
+from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
+from reasoning_irl.eval.reports.reranking import AGGREGATION_CHOICES
 from reasoning_irl.metrics.first_error import POSITIONS
+from reasoning_irl.metrics.summary import Metrics
 from reasoning_irl.models.embedded import build_tokenizer
-from reasoning_irl.models.reward_model import load_reward_model
-from reasoning_irl.utils.errors import ConfigError, DataError, UserError
-from tests.helpers.configs import compose_config
-from tests.helpers.traces import RIGHT, foreign_rows, irl_config, read_rows, write_rows
+from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.utils.errors import DataError, UserError
+from tests.helpers.configs import eval_config, irl_config
+from tests.helpers.traces import (
+    BROKEN_ROWS,
+    GOOD,
+    PROCESSBENCH,
+    QUESTION,
+    RIGHT,
+    foreign_rows,
+    read_rows,
+    write_rows,
+)
+
+TOKENIZER = build_tokenizer(40)
 
 
-def trace(problem: str, split: str, correct: bool | None, steps: list[int], **row: Any) -> Trace:
-    sequence = TokenSequence((1,), tuple(range(len(steps))))
-    return Trace({"completion": "", **row}, problem, split, correct, sequence, [""] * len(steps), steps, max(steps))
+def score_file(reward: Path, traces: Path, out: Path, *overrides: str) -> Metrics:
+    """Scores a traces file without a run."""
+    given = ("run_dir=null", f"model.reward_path={reward}", f"eval.traces={traces}", f"output_dir={out}")
+    return run_irl_evaluation(irl_config(*given, *overrides))
 
 
-def test_scores_what_evaluate_wrote_in_place(run_dir: Path, tmp_path: Path) -> None:
+# A run, and files of other programs
+
+
+def test_scores_the_samples_of_a_run_in_place(run_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
-    sampling = ("sampling.n_samples=2", "eval.n_problems=4", "eval.n_validation=3", "eval.ks=[1]")
-    sampled = compose_config("config_eval", EvalConfig, f"run_dir={run}", "eval.bootstrap_draws=20", *sampling)
-    before = run_evaluation(sampled)
+    before = run_evaluation(eval_config(f"run_dir={run}"))
     rows = read_rows(run / "traces.jsonl")
-    # The tiny policy is never right: say that some traces are, so that there is something to tell apart.
+    # The tiny policy is never right: label every other trace as right, so that there are two classes.
     for number, row in enumerate(rows):
         row |= {"correct": number % 2 == 0, "mine": number, "first_error_step": 1 if number % 2 else None}
     write_rows(run / "traces.jsonl", rows)
@@ -75,31 +86,27 @@ def test_scores_what_evaluate_wrote_in_place(run_dir: Path, tmp_path: Path) -> N
     assert sum(metrics[kind] for kind in kinds) == sum(metrics[f"n_planted/{place}"] for place in POSITIONS) == 4
     assert metrics["chance/first_error_token_auroc/planted"] == 0.5
     assert metrics["reward_minus_random/rerank@1|2/verdict"] in ("better", "worse", "cannot tell")
-    # The untrained reward model is the frozen one.
+    # The run's reward model is untrained, so it equals the frozen baseline.
     assert metrics["reward/auroc"] == metrics["frozen/auroc"]
-    # With the likelihood head at its start, so is the policy's log-probability, but for a constant.
+    # An untrained likelihood head is the policy's log-probability plus a constant.
     assert metrics["reward/auroc"] == pytest.approx(metrics["logprob/auroc"])
 
     again = run_irl_evaluation(irl_config(f"run_dir={run}"))
     assert again == metrics
 
 
-def test_a_foreign_file_needs_three_keys_and_no_run(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_file_of_another_program_needs_three_keys_and_no_run(
+    reward_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_rows(tmp_path / "foreign.jsonl", foreign_rows())
-    reward = run_dir / "checkpoint-10/reward_model"
-    config = irl_config(
-        "run_dir=null", f"output_dir={tmp_path / 'out'}", f"model.reward_path={reward}", f"eval.traces={file}"
-    )
-    metrics = run_irl_evaluation(config)
+    metrics = score_file(reward_folder, file, tmp_path / "out")
     assert (metrics["n_test_problems"], metrics["n_validation_problems"]) == (6, 2)
     assert metrics["reward/auroc"] is not None
     assert metrics["majority@3"] == 0.0
     assert metrics["oracle@3"] == 1.0
     assert metrics["random/rerank@1|3"] == pytest.approx(1 / 3)
     assert metrics["logprob/auroc"] is None
-    assert "no such model" in metrics["logprob/auroc/note"]
+    assert metrics["logprob/auroc/note"] == "not scored: it needs model.policy_path, or token_logprobs in the file"
     assert metrics["reward/first_error_hit@1/planted"] is None
     assert "run_dir" in metrics["reward/first_error_hit@1/planted/note"]
     assert metrics["reward/first_error_hit@1/natural"] is None
@@ -107,134 +114,189 @@ def test_a_foreign_file_needs_three_keys_and_no_run(
     assert lines[0] == "6 test problems, supervision: not declared; 95 % intervals over problems"
     titles = [line for line, above in zip(lines[1:], lines, strict=False) if not above]
     assert [title.split(",")[0] for title in titles] == [
-        "Right answers",
-        "Telling right traces from wrong ones",
+        "Share of problems answered right",
+        "Telling right traces from wrong ones (higher is better)",
         "Calibration (lower is better)",
-        "The reward less each baseline (each difference by itself)",
+        "The reward minus each baseline (not corrected for multiple comparisons)",
         "Undefined",
     ]
-    assert len(read_rows(file)[0]) == 3  # the file itself stays as it was
-    with pytest.raises(UserError, match="is there already"):
-        run_irl_evaluation(config)
+    assert len(read_rows(file)[0]) == 3  # the file itself is unchanged
+    with pytest.raises(UserError, match="already exists"):
+        score_file(reward_folder, file, tmp_path / "out")
 
 
-def test_traces_of_one_kind_have_no_auroc(run_dir: Path, tmp_path: Path) -> None:
-    rows = [{**row, "correct": False} for row in foreign_rows(3)]
-    file = write_rows(tmp_path / "wrong.jsonl", rows)
-    metrics = run_irl_evaluation(
-        irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path / 'out'}", f"eval.traces={file}")
-    )
-    for name in ("reward/auroc", "reward/auroc_within_prompt", "length/auroc", "reward/auprc", "reward/ece"):
-        assert metrics[name] is None
-        assert metrics[f"{name}/note"].startswith("undefined")
-    assert metrics["choice/reward/aggregation/by"].startswith("default")
-    assert metrics["n_planted"] == 4  # other problems than the run's: its test data serves
-    assert metrics["logprob/rerank@1|3"] == 0.0
+def benchmark_rows(n: int = 24) -> list[dict[str, Any]]:
+    """ProcessBench rows: two solutions per problem, of which one is sound."""
+    rows = []
+    for number in range(n):
+        label = -1 if number % 2 else number % 3
+        row = {**PROCESSBENCH, "id": f"gsm8k-{number}", "label": label, "final_answer_correct": label < 0}
+        rows.append({**row, "problem": QUESTION.replace("4", str(4 + number // 2))})
+    return rows
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ({"question": "q", "correct": True}, r"foreign\.jsonl:2: the trace has no 'completion'"),
-        ({"question": "q", "completion": "c"}, r"foreign\.jsonl:2: the trace has no 'correct'"),
-        ({"completion": "c", "correct": True}, r"foreign\.jsonl:2: the trace has no 'question'"),
-        ({"question": "q", "completion": "c", "correct": "yes"}, r":2: 'correct' must be true, false or null"),
-    ],
-)
-def test_a_broken_row_is_named(broken: dict[str, Any], message: str, tmp_path: Path) -> None:
-    file = write_rows(tmp_path / "foreign.jsonl", [foreign_rows(1)[0], broken])
-    with pytest.raises(DataError, match=message):
-        read_traces(file, build_tokenizer(40), 0.3, 0)
+def test_benchmark_is_scored_and_its_scored_file_can_be_scored_again(reward_folder: Path, tmp_path: Path) -> None:
+    file, out = write_rows(tmp_path / "t.jsonl", benchmark_rows()), tmp_path / "out"
+    metrics = score_file(reward_folder, file, out)
+    # The two solutions of a problem are in the same split, although each has its own id.
+    assert metrics["n_test_problems"] + metrics["n_validation_problems"] == 12
+    assert metrics["n_natural"] == metrics["n_natural_sound"] == metrics["n_test_problems"]
+    assert metrics["chance/first_error_hit@1/natural"] == pytest.approx(1 / 3)
+    for name in ("first_error_hit@1", "first_error_accuracy", "processbench_f1"):
+        assert metrics[f"reward/{name}/natural"] is not None
+    assert [row["source_id"] for row in read_rows(out / "traces.jsonl")] == [f"gsm8k-{number}" for number in range(24)]
+    again = score_file(reward_folder, out / "traces.jsonl", tmp_path / "again")
+    assert again["reward/processbench_f1/natural"] == metrics["reward/processbench_f1/natural"]
 
 
-def test_a_value_that_is_no_number_is_named(run_dir: Path, tmp_path: Path) -> None:
-    """Trap: a NaN score loses every comparison, or wins it, without a word."""
-    checkpoint = run_dir / "checkpoint-10"
-    shutil.copytree(checkpoint, tmp_path / "broken")
+def test_missing_traces_file_is_named(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"evaluate\.py"):
+        run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path}"))
+
+
+# Rows that cannot be scored
+
+
+def test_skipped_rows_are_listed_and_change_nothing_else(
+    reward_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = foreign_rows()
+    file = write_rows(tmp_path / "t.jsonl", [*rows[:5], *(row for row, _ in BROKEN_ROWS), *rows[5:]])
+    with pytest.raises(DataError, match=r"t\.jsonl:6: the trace has no 'completion'"):
+        score_file(reward_folder, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+    metrics = score_file(reward_folder, file, tmp_path / "out", "eval.on_error=skip")
+    printed = capsys.readouterr().out
+    skipped = read_rows(tmp_path / "out/skipped.jsonl")
+    assert [row["line"] for row in skipped] == list(range(6, 6 + len(BROKEN_ROWS)))
+    for row, (_, reason) in zip(skipped, BROKEN_ROWS, strict=True):
+        assert reason in row["reason"]
+    assert metrics["n_skipped"] == len(BROKEN_ROWS)
+    assert f"{len(BROKEN_ROWS)} rows of {file} (line 6: the trace has no 'completion'; each line needs it)" in printed
+    kept = read_rows(tmp_path / "out/traces.jsonl")
+    assert [{key: row[key] for key in GOOD} for row in kept] == rows
+    # Without the broken rows, everything is the same.
+    clean = write_rows(tmp_path / "clean.jsonl", rows)
+    assert score_file(reward_folder, clean, tmp_path / "clean") == {**metrics, "n_skipped": 0}
+    assert not (tmp_path / "clean/skipped.jsonl").exists()
+
+
+def test_scoring_in_place_never_loses_rows(run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    file = write_rows(run / "traces.jsonl", [*foreign_rows(2), "{broken"])
+    before = file.read_text()
+    with pytest.raises(UserError, match=r"would lose 1 row of .*line 7: .*set another output_dir=FOLDER"):
+        run_irl_evaluation(irl_config(f"run_dir={run}", "eval.on_error=skip"))
+    assert file.read_text() == before
+
+
+def test_empty_completion_is_scored_at_its_end_token_and_counted(run_dir: Path, tmp_path: Path) -> None:
+    """Trap: leaving out a sample that ended at once makes its problem look as if it had fewer samples."""
+    file = write_rows(tmp_path / "t.jsonl", [*foreign_rows(), {**GOOD, "completion": "", "correct": False}])
+    out = tmp_path / "out"
+    metrics = run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={out}", f"eval.traces={file}"))
+    assert (metrics["n_empty"], metrics["n_skipped"]) == (1, 0)
+    scored = read_rows(out / "traces.jsonl")[-1]
+    assert (scored["tokens"], len(scored["token_rewards"])) == ([""], 1)
+    assert np.isfinite(scored["score"])
+
+
+def test_trace_longer_than_the_window_is_named_before_any_model_loads(run_dir: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run_dir / "checkpoint-10", checkpoint)
+    positions = json.loads((checkpoint / "reward_model/config.json").read_text())["max_position_embeddings"]
+    long = {**GOOD, "question": QUESTION, "completion": "<think>\n" + "3 + 4 = 7\n" * positions}
+    file = write_rows(tmp_path / "t.jsonl", [*foreign_rows(), long])
+    metrics = score_file(checkpoint / "reward_model", file, tmp_path / "out", "eval.on_error=skip")
+    assert metrics["n_skipped"] == 1
+    assert read_rows(tmp_path / "out/skipped.jsonl")[0]["line"] == 25
+    (checkpoint / "reward_model/model.safetensors").unlink()  # loading a model would raise another error
+    with pytest.raises(DataError, match=r"t\.jsonl:25: prompt and completion have \d+ tokens, more than .* window of"):
+        score_file(checkpoint / "reward_model", file, tmp_path / "other")
+
+
+def test_non_finite_reward_is_an_error(run_dir: Path, tmp_path: Path) -> None:
+    """Trap: a NaN score silently loses or wins every comparison."""
+    shutil.copytree(run_dir / "checkpoint-10", tmp_path / "broken")
     model = load_reward_model(tmp_path / "broken/reward_model")
     with torch.no_grad():
         next(parameter for parameter in model.parameters() if parameter.ndim == 2)[:] = float("nan")
     model.save(tmp_path / "broken/reward_model")
     file = write_rows(tmp_path / "foreign.jsonl", foreign_rows())
-    config = irl_config(
-        "run_dir=null",
-        f"output_dir={tmp_path / 'out'}",
-        f"model.reward_path={tmp_path / 'broken/reward_model'}",
-        f"eval.traces={file}",
-    )
     with pytest.raises(
         DataError, match=r"foreign\.jsonl:1: the reward \(problem 'Tom has 3 .* is nan at token 1: check"
     ):
-        run_irl_evaluation(config)
+        score_file(tmp_path / "broken/reward_model", file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cut_off_trace_gets_no_end_token(tmp_path: Path) -> None:
-    rows = foreign_rows(2)
-    rows[0]["truncated"] = True
-    tokenizer = build_tokenizer(40)
-    cut_off, whole, *_ = read_traces(write_rows(tmp_path / "t.jsonl", rows), tokenizer, 0.0, 0)
-    assert whole.sequence.completion_ids[-1] == tokenizer.eos_token_id
-    assert cut_off.sequence.completion_ids[-1] != tokenizer.eos_token_id
-    assert "".join(cut_off.pieces) == RIGHT
+def test_trace_with_a_non_finite_reward_is_skipped_with_all_its_values(run_dir: Path, tmp_path: Path) -> None:
+    """Trap: values of a skipped trace that are taken for those of the next one."""
+    shutil.copytree(run_dir / "checkpoint-10", tmp_path / "checkpoint")
+    folder = tmp_path / "checkpoint/reward_model"
+    spec = RewardSpec(RewardHead.plain, Granularity.dense, 1)
+    model = build_reward_model(str(tmp_path / "checkpoint"), spec, TOKENIZER)
+    embedding = model.backbone.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding[TOKENIZER.convert_tokens_to_ids("9")] = float("nan")
+    model.save(folder)
+    rows = foreign_rows()
+    bad = {**GOOD, "question": QUESTION.replace("4", "40"), "completion": RIGHT.replace("7", "9")}
+    file = write_rows(tmp_path / "t.jsonl", [*rows[:4], bad, *rows[4:]])
+    with_nine = [row for row in rows if "9" in row["question"]]
+    assert with_nine  # a question may contain the broken token too
+    metrics = score_file(folder, file, tmp_path / "out", "eval.batch_size=1", "eval.on_error=skip")
+    skipped = read_rows(tmp_path / "out/skipped.jsonl")
+    assert skipped[0]["line"] == 5
+    assert "the reward (problem" in skipped[0]["reason"]
+    assert metrics["n_skipped"] == 1 + len(with_nine)
+    clean = write_rows(tmp_path / "clean.jsonl", [row for row in rows if row not in with_nine])
+    score_file(folder, clean, tmp_path / "clean", "eval.batch_size=1")
+    kept, expected = (read_rows(tmp_path / name / "traces.jsonl") for name in ("out", "clean"))
+    for row, other in zip(kept, expected, strict=True):
+        assert (row["completion"], row["token_rewards"]) == (other["completion"], other["token_rewards"])
 
 
-def test_missing_sources_are_named(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.reward_path"):
-        find_sources(irl_config("run_dir=null", f"output_dir={tmp_path}"))
-    with pytest.raises(DataError, match=r"evaluate\.py"):
-        run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={tmp_path}"))
+# Labels of one class, or none
 
 
-def test_the_aggregation_is_chosen_on_the_given_traces() -> None:
-    traces = [trace("a", "validation", correct, [1, 1, 2]) for correct in (True, False)]
-    data, places = labelled([trace("b", "test", True, [1]), *traces], "validation")
-    assert places == [1, 2]
-    values = [[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]  # only the last token tells right from wrong
-    reading = choose_reading(values, data)
-    assert (reading.aggregation, reading.by) == ("last", "auroc on validation")
-    assert reading.scores(values, data.traces).tolist() == [1.0, 0.0]
+def test_labels_of_one_class_leave_metrics_undefined_with_a_reason(
+    reward_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, correct in (("right", True), ("wrong", False)):
+        rows = [{**row, "correct": correct, "id": f"p{at // 3}"} for at, row in enumerate(foreign_rows())]
+        score_file(reward_folder, write_rows(tmp_path / f"{name}.jsonl", rows), tmp_path / name)
+        text = (tmp_path / name / "metrics.json").read_text()
+        metrics = json.loads(text)
+        assert "NaN" not in text
+        for metric in ("auroc", "auroc_within_prompt", "auprc", "ece", "brier", "correlation"):
+            assert metrics[f"reward/{metric}"] is None
+            assert metrics[f"reward/{metric}/low"] is None
+            assert metrics[f"reward/{metric}/note"].startswith("undefined: ")
+            minus = f"reward_minus_length/{metric}"
+            if minus in metrics:
+                assert metrics[minus] is None
+                assert f"{minus}/verdict" not in metrics
+        assert metrics["reward/rerank@1|3"] == float(correct)
+        assert metrics["choice/reward/aggregation/by"].startswith("default")
+        assert "reward/auroc" in capsys.readouterr().out.split("Undefined\n")[1]
 
 
-def test_the_product_is_of_the_steps_calibrated_probabilities() -> None:
-    traces = [
-        trace("a", "validation", right, steps) for right, steps in ((True, [1, 2]), (False, [1, 1]), (False, [0]))
-    ]
-    data, _ = labelled(traces, "validation")
-    values = [[2.0, 3.0], [-1.0, -3.0], [-5.0]]  # means of steps: 2 and 3, -2, and -5 of a trace without steps
-    platt = fit_platt([2.0, 3.0, -2.0, -5.0], [1, 1, 0, 0])
-    assert platt is not None
-    p = platt.probabilities([2.0, 3.0, -2.0, -5.0])
-    scores = Reading("product", "", platt).scores(values, data.traces)
-    assert np.exp(scores) == pytest.approx([p[0] * p[1], p[2], p[3]])
+def test_run_without_its_own_problems_in_the_file_plants_errors_in_its_test_data(run_dir: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "wrong.jsonl", [{**row, "correct": False} for row in foreign_rows(3)])
+    out = tmp_path / "out"
+    metrics = run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={out}", f"eval.traces={file}"))
+    assert metrics["n_planted"] == 4
+    assert metrics["logprob/rerank@1|3"] == 0.0
 
 
-def test_the_step_score_is_chosen_on_validation_alone() -> None:
-    def error(split: str, step: int) -> LabelledError:
-        return LabelledError("a", split, TokenSequence((1,), (1, 2, 3)), [1, 1, 2], 2, step)
-
-    values = [[-5.0, 9.0, 1.0], [0.0, 0.0, 9.0]]  # step 1 has the lowest token, step 2 the lowest mean
-    assert hits([error("test", 1)], values[:1], "min") == [1.0]
-    assert hits([error("test", 1)], values[:1], "mean") == [0.0]
-    assert choose_step_score([error("validation", 1), error("test", 2)], values)[0] == "min"
-    assert choose_step_score([error("test", 1)], values)[1].startswith("default")
-
-
-def test_errors_at_a_step_that_no_token_shows_are_left_out_and_counted() -> None:
-    traces = [
-        trace("a", "test", False, [1, 0, 2], first_error_step=2),
-        trace("a", "test", False, [1, 0, 2], first_error_step=3),
-        trace("a", "validation", False, [1, 0, 2], first_error_step=3),
-        trace("a", "test", True, [1, 0, 2]),
-    ]
-    source, at_errors, at_sound, left_out = natural_errors(traces)
-    assert (at_errors, at_sound, left_out) == ([0], [3], 1)
-    assert source.errors[0].wrong == [False, False, True]
-
-
-def test_the_report_shows_right_and_wrong_traces_alike() -> None:
-    rows = [{"correct": number < 2} for number in range(10)]
-    assert sum(row["correct"] for row in balanced(rows, 4, 0)) == 2
-    assert sum(row["correct"] for row in balanced(rows, 8, 0)) == 2
-    assert len(balanced(rows, 8, 0)) == 8
-    assert balanced(rows, 0, 0) == []
+def test_unlabelled_traces_are_scored(run_dir: Path, tmp_path: Path) -> None:
+    rows = [{**row, "correct": None} for row in foreign_rows()]
+    file, out = write_rows(tmp_path / "t.jsonl", rows), tmp_path / "out"
+    metrics = run_irl_evaluation(irl_config(f"run_dir={run_dir}", f"output_dir={out}", f"eval.traces={file}"))
+    assert metrics["n_unlabelled"] == len(rows)
+    assert metrics["reward/rerank@1"] is None
+    assert metrics["reward/auroc"] is None
+    assert all(np.isfinite(row["score"]) for row in read_rows(out / "traces.jsonl"))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 
 from figures.plot_main import LINE_WIDTH, lay_out
 from figures.tables import escape, latex, markdown, number
+from tests.helpers.commands import REPOSITORY, run_python
+from tests.helpers.traces import write_rows
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """seed: {seed}
 model: {{classifier_loss: {loss}}}
 training: {{output_dir: {folder}}}
@@ -20,7 +20,7 @@ wandb: {{run_name: {name}}}
 
 
 def make_run(folder: Path, name: str, seed: int = 0, loss: str = "bce", **more: Any) -> Path:
-    """Two problems of two samples: one right of four, or as `more` says."""
+    """Writes two problems with two samples each, of which one is right; `more` replaces metrics."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG.format(seed=seed, loss=loss, folder=folder, name=name))
     metrics = {
@@ -51,16 +51,15 @@ def make_run(folder: Path, name: str, seed: int = 0, loss: str = "bce", **more: 
         for sample, right in enumerate([problem == 0, False])
     ]
     rows.append({**rows[0], "split": "validation", "correct": True})
-    (folder / "traces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_rows(folder / "traces.jsonl", rows)
     return folder
 
 
 def plot(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "figures" / "plot_main.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_python(REPOSITORY / "figures" / "plot_main.py", *arguments)
 
 
-def test_seeds_are_joined_and_other_settings_are_not(tmp_path: Path) -> None:
+def test_seeds_are_combined_and_other_settings_are_not(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"a{seed}", f"a_seed{seed}", seed) for seed in (0, 1)]
     runs.append(make_run(tmp_path / "b", "b_50%", loss="wgan", supervision="verifier"))
     done = plot(*runs, "--out", tmp_path / "out")
@@ -68,7 +67,7 @@ def test_seeds_are_joined_and_other_settings_are_not(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "pass_at_k.md").read_text().splitlines()[4:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [row[:3] for row in cells] == [["a", "demonstrations", "2"], ["b_50%", "verifier", "1"]]
-    # Of four samples one is right; the validation row, right as well, does not count.
+    # One of four samples is right; the right validation row does not count.
     assert cells[0][3].startswith("0.250 [")
     assert cells[0][4].startswith("0.500 [")
     ablations = (tmp_path / "out" / "ablations.md").read_text()
@@ -76,16 +75,16 @@ def test_seeds_are_joined_and_other_settings_are_not(tmp_path: Path) -> None:
     tex = (tmp_path / "out" / "pass_at_k.tex").read_text()
     assert r"b\_50\% & verifier" in tex
     assert tex.count(r"\\") == 3
-    pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    drawn = {path.stem for path in (tmp_path / "out").glob("*.png")}
     expected = {"pass_at_k", "rerank_curves", "reward_distributions", "correlations", "heatmap_1", "heatmap_2"}
-    assert expected == pictures
+    assert drawn == expected
 
 
-def test_what_a_run_lacks_is_a_dash(tmp_path: Path) -> None:
+def test_missing_metrics_are_dashes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "a")
     (run / "metrics.json").write_text(json.dumps({"pass@1": 0.25, "pass@9": 0.5}))
     rows = [{"id": "0", "completion": "a", "correct": True}, {"id": "0", "completion": "b", "correct": False}]
-    (run / "traces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_rows(run / "traces.jsonl", rows)
     done = plot(run, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "| a | not declared | 1 | 0.500 [0.500, 0.500] | – |" in (tmp_path / "out" / "pass_at_k.md").read_text()
@@ -93,7 +92,7 @@ def test_what_a_run_lacks_is_a_dash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "traces.jsonl"])
-def test_a_run_that_was_not_evaluated_is_one_line(tmp_path: Path, name: str) -> None:
+def test_run_without_an_evaluation_ends_in_one_line(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "a", "a")
     (run / name).unlink()
     done = plot(run, "--out", tmp_path / "out")
@@ -103,12 +102,12 @@ def test_a_run_that_was_not_evaluated_is_one_line(tmp_path: Path, name: str) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_are_one_a_method(tmp_path: Path) -> None:
+def test_number_of_labels_must_match_the_methods(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"a{seed}", "a", seed) for seed in (0, 1)]
     assert "2 labels for 1 methods" in plot(*runs, "--out", tmp_path / "out", "--labels", "x", "y").stderr
 
 
-def test_tables_escape_what_their_language_reads() -> None:
+def test_tables_escape_special_characters() -> None:
     assert escape(r"a_b & 50% \x~") == r"a\_b \& 50\% \textbackslash{}x\textasciitilde{}"
     assert "rerank@1\\|8" in markdown(["rerank@1|8"], [])
     assert r"\caption{50\%}" in latex(["a"], [["b"]], "50%")
@@ -116,7 +115,7 @@ def test_tables_escape_what_their_language_reads() -> None:
     assert number(0.5, 0.25, 0.75) == "0.500 [0.250, 0.750]"
 
 
-def test_a_long_line_is_wrapped_and_the_wrong_step_marked() -> None:
+def test_long_line_is_wrapped_and_the_wrong_step_is_marked() -> None:
     row = {
         "completion": "ab" * 50 + "\nc = d",
         "tokens": [*["ab"] * 50, "\n", "c", " = d"],

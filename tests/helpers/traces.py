@@ -1,33 +1,36 @@
-"""Rows of traces files and data sets, and the config that evaluates them."""
+"""Rows of traces files and data sets, and traces made of them."""
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.config.schema import IRLEvalConfig
-from tests.helpers.configs import compose_config
+import numpy as np
+
+from reasoning_irl.data.tokens import TokenSequence
+from reasoning_irl.eval.traces.trace_file import TEST, Trace
+from reasoning_irl.text.trace import format_trace, step_spans
 
 QUESTION = "Tom has 3 apples. Tom finds 4 more. How many apples are there now?"
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n<answer>\n7\n</answer>"
 WRONG = "<think>\n3 + 4 = 8\n</think>\n<answer>\n8\n</answer>"
 
 
-def irl_config(*overrides: str) -> IRLEvalConfig:
-    small = ("eval.n_planted=4", "eval.bootstrap_draws=20", "eval.batch_size=9", "eval.report_traces=6")
-    return compose_config("config_irl_eval", IRLEvalConfig, *small, *overrides)
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[dict[str, Any] | str]) -> Path:
+    """Writes a JSON lines file; a row that is already text is written as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def foreign_rows(n_problems: int = 8) -> list[dict[str, Any]]:
-    """What another program writes: three keys."""
+    """Rows with only the three required keys: per problem, one right and two wrong samples."""
     return [
         {"question": QUESTION.replace("4", str(4 + n)), "completion": completion, "correct": completion == RIGHT}
         for n in range(n_problems)
@@ -35,7 +38,62 @@ def foreign_rows(n_problems: int = 8) -> list[dict[str, Any]]:
     ]
 
 
+def made_trace(problem: str, split: str, correct: bool | None, steps: list[int], **row: Any) -> Trace:
+    """A trace with one token per entry of `steps`, the step of each token; `row` is added to the file's row."""
+    sequence = TokenSequence((1,), tuple(range(len(steps))))
+    return Trace({"completion": "", **row}, problem, split, correct, sequence, [""] * len(steps), steps, max(steps))
+
+
+def answered_trace(problem: str, answer: int, n_tokens: int = 5) -> Trace:
+    """A test trace that is right if it answers 0; with an answer of 3 it has no tags, so it answers nothing."""
+    completion = "no format" if answer == 3 else format_trace("1", str(answer))
+    return made_trace(problem, TEST, answer == 0, [1] * n_tokens, completion=completion, question="?")
+
+
+def scored_row(index: int, **changes: Any) -> dict[str, Any]:
+    """A row of a scored traces file; those with an odd index are wrong in their second step."""
+    text = format_trace(f"2 + 2 = 4\n4 * {index} = 13", "13")
+    tokens = re.findall(r"\s*\S", text)
+    is_right = index % 2 == 0
+    return {
+        "id": f"problem-{index}",
+        "question": f"What is question {index}?",
+        "completion": text,
+        "sample": 0,
+        "answer": "13",
+        "reference": "12",
+        "correct": is_right,
+        "steps": [text[slice(*span)] for span in step_spans(text)],
+        "first_error_step": None if is_right else 2,
+        "tokens": tokens,
+        "token_rewards": np.linspace(-1, 1, len(tokens)).tolist(),
+        "score": index / 10,
+        **changes,
+    }
+
+
 GOOD = foreign_rows(1)[0]
+# Rows that cannot be scored, and part of the reason.
+BROKEN_ROWS: list[tuple[dict[str, Any] | str, str]] = [
+    ({"question": "q", "correct": True}, "the trace has no 'completion'"),
+    ({"question": "q", "completion": "c"}, "the trace has no 'correct'"),
+    ({"completion": "c", "correct": True}, "the trace has no 'question'"),
+    ({**GOOD, "correct": "yes"}, "'correct' must be true, false or null"),
+    ({**GOOD, "completion": 7}, "'completion' is a int"),
+    ({**GOOD, "prompt": []}, "'prompt' must be text, or a list of chat messages"),
+    ({**GOOD, "prompt": [{"role": "user"}]}, "'prompt' must be text, or a list of chat messages"),
+    ({**GOOD, "split": "train"}, "'split' must be validation or test"),
+    ({**GOOD, "answer_kind": "essay"}, "'answer_kind' must be"),
+    ({**GOOD, "first_error_step": 0}, "'first_error_step' must be a step number, from 1"),
+    ({**GOOD, "first_error_step": 1, "sound": True}, "'sound' says that no step is wrong"),
+    ({**GOOD, "steps": "3 + 4 = 7"}, "'steps' must be a list of texts"),
+    ({**GOOD, "token_ids": ["3"]}, "'token_ids' must be a list of whole numbers"),
+    ({**GOOD, "completion": "", "truncated": True}, "'completion' is empty and truncated"),
+    ({**GOOD, "steps": ["3 + 4", "5 + 5"], "first_error_step": 1}, "does not contain the texts of 'steps'"),
+    ("{broken", "not valid JSON"),
+    ('{"question": "q", "completion": "c", "correct": true, "logprob": NaN}', "contains NaN, which is not valid JSON"),
+    ("[1]", "JSON list"),
+]
 PROCESSBENCH: dict[str, Any] = {
     "id": "gsm8k-0",
     "generator": "some model",

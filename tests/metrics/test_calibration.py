@@ -5,7 +5,7 @@ from reasoning_irl.metrics.calibration import Platt, bin_of, brier, ece, fit_pla
 
 
 def case(seed):
-    """Probabilities on a grid, so that many are equal and some lie on the edges of bins."""
+    """Probabilities on a grid, so that many are equal and some are at the edges of bins."""
     rng = np.random.default_rng(seed)
     size = int(rng.integers(1, 25))
     return rng.integers(0, 21, size) / 20, rng.random(size) < 0.5, int(rng.integers(1, 12))
@@ -19,7 +19,7 @@ def plain_bin(p, others, how, n_bins):
 
 
 @pytest.mark.parametrize("how", ["equal_mass", "equal_width"])
-def test_calibration_error_equals_the_plain_sum(how):
+def test_calibration_errors_match_plain_sums(how):
     for seed in range(1000):
         p, right, n_bins = case(seed)
         bins = [plain_bin(value, p, how, n_bins) for value in p]
@@ -37,19 +37,19 @@ def test_calibration_error_equals_the_plain_sum(how):
         assert brier(p, right) == pytest.approx(sum(squares) / p.size)
 
 
-def test_bins_of_equal_mass_hold_equally_many():
+def test_equal_mass_bins_have_equal_counts():
     p = np.random.default_rng(0).permutation(1000) / 1000
     assert np.bincount(bin_of(p)).tolist() == [100] * 10
-    assert len(set(bin_of(np.full(7, 0.3)).tolist())) == 1  # equal probabilities stay together
+    assert len(set(bin_of(np.full(7, 0.3)).tolist())) == 1  # equal probabilities share a bin
 
 
-def test_errors_of_known_probabilities():
+def test_calibration_errors_by_hand():
     assert ece([0.8] * 5, [1, 1, 1, 1, 0]) == pytest.approx(0.0)
     assert ece([0.9] * 4, [1, 0, 0, 0]) == pytest.approx(0.65)
     assert brier([1.0, 0.0, 0.5], [1, 0, 1]) == pytest.approx(0.25 / 3)
     assert ece([], []) is None
     assert brier([], []) is None
-    for bad, message in (([float("nan")], "NaN"), ([float("inf")], "finite"), ([1.5], "lie in 0..1")):
+    for bad, message in (([float("nan")], "NaN"), ([float("inf")], "finite"), ([1.5], "be in 0..1")):
         with pytest.raises(ValueError, match=message):
             ece(bad, [1])
     with pytest.raises(ValueError, match="unknown bins"):
@@ -61,7 +61,7 @@ def likelihood(slope, intercept, x, targets):
     return (np.logaddexp(0, z) - targets * z).sum()
 
 
-def test_no_curve_near_the_fitted_one_is_likelier():
+def test_fitted_curve_maximises_the_likelihood():
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         size = int(rng.integers(2, 30))
@@ -81,15 +81,15 @@ def test_no_curve_near_the_fitted_one_is_likelier():
                 assert best <= other + 1e-8 * size
 
 
-def test_a_score_that_splits_the_classes_stays_finite_and_a_constant_gives_the_share():
+def test_fit_of_separable_constant_and_reversed_scores():
     split = fit_platt([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
     assert split.slope > 0
-    assert split.probabilities([0.0, 3.0]) == pytest.approx([1 / 4, 3 / 4], abs=0.1)  # Platt's targets of two and two
+    assert split.probabilities([0.0, 3.0]) == pytest.approx([1 / 4, 3 / 4], abs=0.1)  # Platt's targets
     constant = fit_platt(np.full(98, 7.0), np.arange(98) < 49)
     assert constant.probabilities([7.0])[0] == pytest.approx(0.5)
     assert constant.slope == 0.0
     worse = fit_platt([3.0, 2.0, 1.0, 0.0, 1.5], [0, 0, 1, 1, 1])
-    assert worse.slope < 0  # the direction is learnt too
+    assert worse.slope < 0  # the direction is fitted too
 
 
 def test_log_probabilities_do_not_underflow():

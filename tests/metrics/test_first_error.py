@@ -6,7 +6,9 @@ import pytest
 from reasoning_irl.metrics.first_error import (
     average_precision_of_step,
     chance_average_precision,
+    chance_hit,
     choose_threshold,
+    first_error_hit,
     harmonic_mean,
     judgements,
     position_of,
@@ -15,7 +17,26 @@ from reasoning_irl.metrics.first_error import (
 )
 
 
-def test_average_precision_equals_ranking_in_every_order_of_ties():
+def test_first_error_hit_matches_ranking_in_every_order_of_ties():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(1, 6))
+        scores, k = rng.integers(0, 3, size).astype(float), int(rng.integers(1, 4))
+        labelled = int(rng.integers(1, size + 1))
+        hits = []
+        for order in permutations(range(size)):  # a stable sort breaks ties in this order
+            lowest = sorted(order, key=lambda step: scores[step])[:k]
+            hits.append(labelled - 1 in lowest)
+        assert first_error_hit(scores, labelled, k) == pytest.approx(np.mean(hits))
+        average = np.mean([first_error_hit(scores, step, k) for step in range(1, size + 1)])
+        assert chance_hit(size, k) == pytest.approx(average)
+    with pytest.raises(ValueError, match="step 3 of 2"):
+        first_error_hit([0.0, 1.0], 3)
+    with pytest.raises(ValueError, match="NaN at index 1"):
+        first_error_hit([0.0, float("nan")], 1)
+
+
+def test_average_precision_matches_ranking_in_every_order_of_ties():
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         size = int(rng.integers(1, 6))
@@ -32,7 +53,7 @@ def test_average_precision_equals_ranking_in_every_order_of_ties():
         average_precision_of_step([0.0, float("nan")], 1)
 
 
-def test_token_auroc_equals_the_double_loop():
+def test_token_auroc_matches_the_double_loop():
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         size = int(rng.integers(1, 9))
@@ -49,7 +70,7 @@ def random_traces(rng, n):
     return scores
 
 
-def test_judgements_and_threshold_equal_trying_every_threshold():
+def test_judgements_and_threshold_match_a_search_over_thresholds():
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         wrong, sound = random_traces(rng, int(rng.integers(1, 6))), random_traces(rng, int(rng.integers(1, 6)))
@@ -71,21 +92,21 @@ def test_judgements_and_threshold_equal_trying_every_threshold():
     assert choose_threshold(judgements([], []), on_sound) is None
 
 
-def test_the_step_at_the_threshold_is_not_below_it():
+def test_step_at_the_threshold_is_not_below_it():
     assert predicted_first_error([1.0, 0.0, -1.0], 0.0) == 3
     assert predicted_first_error([1.0, 0.0], 0.0) is None
     assert judgements([[1.0, 0.0, -1.0]], [3]).right(0.0).tolist() == [1.0]
-    # Right for 3 of 4 thresholds: a trace whose step before the labelled one is lower can never be right.
+    # If an earlier step is lower than the labelled one, no threshold is right.
     assert judgements([[0.0, 1.0]], [2]).right(0.5).tolist() == [0.0]
 
 
-def test_harmonic_mean():
+def test_harmonic_mean_of_zero_and_nan():
     values = harmonic_mean(np.array([0.5, 0.0, 1.0, np.nan]), np.array([1.0, 0.0, 0.0, 1.0]))
     assert values[:3].tolist() == pytest.approx([2 / 3, 0.0, 0.0])
     assert np.isnan(values[3])
 
 
-def test_position_is_the_third_of_the_trace():
+def test_position_is_a_third_of_the_trace():
     assert [position_of(step, 3) for step in (1, 2, 3)] == ["early", "middle", "late"]
     assert [position_of(step, 2) for step in (1, 2)] == ["early", "late"]
     assert [position_of(step, 4) for step in (1, 2, 3, 4)] == ["early", "middle", "middle", "late"]

@@ -12,7 +12,7 @@ def resamples(n_problems, draws, seed):
     return [rng.integers(n_problems, size=n_problems) for _ in range(draws)]
 
 
-def test_a_pooled_statistic_is_that_of_the_resampled_problems():
+def test_intervals_of_a_pooled_statistic_match_resampled_problems():
     rng = np.random.default_rng(3)
     problem_of, scores, labels = np.repeat(np.arange(8), 3), rng.integers(0, 4, 24).astype(float), rng.random(24) < 0.5
     summary = Summary(50, 7)
@@ -27,7 +27,7 @@ def test_a_pooled_statistic_is_that_of_the_resampled_problems():
     assert [summary.metrics["auroc/low"], summary.metrics["auroc/high"]] == pytest.approx(expected.tolist())
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_chunk_size_does_not_change_intervals(monkeypatch):
     values = np.random.default_rng(0).normal(size=30)
     whole, parts = Summary(100, 1), Summary(100, 1)
     whole.mean("m", values)
@@ -39,7 +39,7 @@ def test_chunks_change_nothing(monkeypatch):
     )
 
 
-def test_what_is_undefined_is_null_with_its_reason():
+def test_undefined_metrics_are_null_with_a_reason():
     summary = Summary(20, 0)
     summary.ratio("share", [0.0, 0.0], [0.0, 0.0], "undefined: nothing to count")
     assert summary.metrics == {
@@ -66,26 +66,26 @@ def test_what_is_undefined_is_null_with_its_reason():
         (0.0, False, "cannot tell"),
     ],
 )
-def test_a_difference_says_which_is_better(a, lower_is_better, verdict):
-    b = np.random.default_rng(0).normal(scale=10.0, size=40)  # the spread over problems is in both, and falls out
+def test_verdict_of_a_difference(a, lower_is_better, verdict):
+    b = np.random.default_rng(0).normal(scale=10.0, size=40)  # cancels in the difference
     summary = Summary(200, 0)
     summary.difference("d", mean_of(b + a), mean_of(b), 40, "", lower_is_better=lower_is_better)
     assert summary.metrics["d"] == pytest.approx(a)
     assert summary.metrics["d/verdict"] == verdict
 
 
-def test_few_problems_cannot_tell():
+def test_too_few_problems_give_no_verdict():
     for n, verdict in ((5, "cannot tell"), (6, "better")):
         summary = Summary(200, 0)
         summary.difference("d", ratio_of(np.ones(n), np.ones(n)), mean_of(np.zeros(n)), n, "")
         assert summary.metrics["d/verdict"] == verdict
 
 
-def test_verdicts_of_equal_methods_are_seldom_wrong():
+def test_equal_methods_seldom_get_a_verdict():
     wrong = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         summary = Summary(200, seed)
         summary.difference("d", mean_of(rng.normal(size=50)), mean_of(rng.normal(size=50)), 50, "")
         wrong += summary.metrics["d/verdict"] != "cannot tell"
-    assert wrong <= 24  # 5 % of 200 is 10, and the bootstrap of 50 problems is a little narrow; 3 errors are 9
+    assert wrong <= 24  # 5 % of 200 is 10; with 50 problems the interval is slightly narrow; 3 standard errors are 9

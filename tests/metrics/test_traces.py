@@ -1,13 +1,11 @@
-"""Every closed form against the slow definition it stands for, on small cases full of ties."""
+"""Closed forms against their slow definitions, on small cases with many ties."""
 
 from fractions import Fraction
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from reasoning_irl.metrics.bootstrap import bootstrap_interval, bootstrap_weights, paired_bootstrap
-from reasoning_irl.metrics.first_error import chance_hit, first_error_hit
 from reasoning_irl.metrics.traces import (
     AGGREGATIONS,
     auroc,
@@ -33,13 +31,13 @@ def rng():
 
 
 def small_case(seed):
-    """Up to 7 samples with scores from {0, 1, 2}, so that most cases hold ties."""
+    """Up to 7 samples with scores from {0, 1, 2}, so that most cases have ties."""
     rng = np.random.default_rng(seed)
     size = int(rng.integers(1, 8))
     return rng.integers(0, 3, size).astype(float), rng.random(size) < 0.5, int(rng.integers(1, size + 1))
 
 
-def test_choosing_from_subsets_equals_enumeration():
+def test_best_of_n_and_pass_at_k_match_enumeration():
     for seed in CASES:
         scores, correct, n = small_case(seed)
         best, any_right = [], []
@@ -52,7 +50,7 @@ def test_choosing_from_subsets_equals_enumeration():
         assert pass_at_k(int(correct.sum()), correct.size, n) == oracle_at_n(correct, n)
 
 
-def test_order_of_samples_does_not_matter_to_best_of_n(rng):
+def test_best_of_n_does_not_depend_on_the_order_of_samples(rng):
     scores, correct = np.array([1.0, 1.0, 0.0, 1.0]), np.array([True, False, False, False])
     assert best_of_n(scores, correct, 4) == pytest.approx(1 / 3)
     for _ in range(20):
@@ -60,7 +58,7 @@ def test_order_of_samples_does_not_matter_to_best_of_n(rng):
         assert best_of_n(scores[order], correct[order], 2) == best_of_n(scores, correct, 2)
 
 
-def test_best_of_n_lies_between_random_and_oracle_for_a_perfect_score():
+def test_best_of_n_is_the_oracle_for_a_perfect_score_and_random_for_a_constant():
     correct = np.array([True, False, False, True, False])
     assert best_of_n(correct, correct, 3) == pytest.approx(oracle_at_n(correct, 3))
     assert best_of_n(np.zeros(5), correct, 3) == pytest.approx(correct.mean())
@@ -74,25 +72,24 @@ def test_large_samples_do_not_overflow():
 
 
 @pytest.mark.parametrize("n", [0, 3])
-def test_subset_size_out_of_range(n):
+def test_subset_size_out_of_range_is_an_error(n):
     for call in (lambda: best_of_n([0.0, 1.0], [True, False], n), lambda: pass_at_k(1, 2, n)):
         with pytest.raises(ValueError, match="of 2 samples"):
             call()
 
 
-def test_not_a_number_is_refused():
+def test_nan_scores_are_an_error():
     bad = [0.0, float("nan")]
     for call in (
         lambda: best_of_n(bad, [True, False], 1),
         lambda: auroc(bad, [True, False]),
-        lambda: first_error_hit(bad, 1),
         lambda: AGGREGATIONS["mean"](bad),
     ):
         with pytest.raises(ValueError, match="NaN at index 1"):
             call()
 
 
-def test_unknown_correctness_is_refused():
+def test_unknown_correctness_is_an_error():
     with pytest.raises(ValueError, match="true or false"):
         best_of_n([0.0, 1.0], [True, None], 1)
 
@@ -103,7 +100,7 @@ def test_unknown_correctness_is_refused():
         ("aab", [1, 1, 0], 1.0),
         ("abb", [1, 0, 0], 0.0),
         ("aabbc", [1, 1, 0, 0, 0], 0.5),
-        ([None, None, None, "a"], [0, 0, 0, 1], 1.0),  # silence never outvotes an answer
+        ([None, None, None, "a"], [0, 0, 0, 1], 1.0),  # missing answers never outvote an answer
         ([None, None], [0, 0], 0.0),
         ("abc", [1, 0, 0], 1 / 3),
     ],
@@ -112,7 +109,7 @@ def test_majority_of_all_samples(keys, correct, expected):
     assert majority_at(list(keys), correct) == pytest.approx(expected)
 
 
-def test_majority_curve_is_exact_where_subsets_are_few(rng):
+def test_majority_curve_is_exact_for_few_subsets(rng):
     for seed in range(60):
         scores, _, n = small_case(seed)
         keys = [None if score == 2 else score for score in scores]
@@ -123,7 +120,7 @@ def test_majority_curve_is_exact_where_subsets_are_few(rng):
         assert majority_curve(keys, correct, [n], rng)[0] == pytest.approx(exact)
 
 
-def test_majority_curve_by_chance_is_near_and_repeats():
+def test_sampled_majority_curve_is_close_and_reproducible():
     keys = list("aaabbcd" * 2)
     correct = np.array([key == "a" for key in keys])
     exact = np.mean([majority_at([keys[i] for i in s], correct[list(s)]) for s in combinations(range(14), 5)])
@@ -144,7 +141,7 @@ def pairs_won(scores, labels, groups):
     return np.mean(wins) if wins else None
 
 
-def test_auroc_equals_the_double_loop():
+def test_auroc_matches_the_double_loop():
     for seed in CASES:
         scores, labels, n = small_case(seed)
         groups = np.random.default_rng(seed + 1000).integers(0, n, scores.size).tolist()
@@ -152,7 +149,7 @@ def test_auroc_equals_the_double_loop():
         assert auroc_within_prompt(scores, labels, groups) == pytest.approx(pairs_won(scores, labels, groups))
 
 
-def test_auroc_within_prompt_does_not_see_differences_between_problems():
+def test_auroc_within_prompt_ignores_differences_between_problems():
     scores, labels = [10.0, 9.0, 1.0, 0.0], [False, True, False, True]
     assert auroc_within_prompt(scores, labels, ["easy", "easy", "hard", "hard"]) == 0.0
     assert auroc(scores, labels) == 0.25
@@ -185,7 +182,7 @@ def test_step_scores(how, expected):
     assert step_scores(REWARDS, STEPS, how) == pytest.approx(expected)
 
 
-def test_steps_without_tokens_are_never_suspect():
+def test_steps_without_tokens_are_never_the_lowest():
     scores = step_scores([4.0, 2.0, 1.0], [1, 1, 3], "drop", n_steps=4)
     assert scores == pytest.approx([3 - 7 / 3, np.inf, 1 - 3, np.inf])
     assert step_scores([], [], n_steps=2).tolist() == [np.inf, np.inf]
@@ -205,74 +202,15 @@ def test_aggregations(name, expected):
         AGGREGATIONS[name]([], np.array([], dtype=int))
 
 
-def test_step_min_asks_for_steps_only_when_it_needs_them():
+def test_only_step_min_needs_steps():
     assert AGGREGATIONS["mean"](REWARDS) == 3.0
     assert AGGREGATIONS["step_min"]([1.0, 2.0], [0, 0]) == 1.5
     with pytest.raises(ValueError, match="step of each token"):
         AGGREGATIONS["step_min"](REWARDS)
 
 
-def test_first_error_hit_equals_ranking_in_every_order_of_ties():
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        size = int(rng.integers(1, 6))
-        scores, k = rng.integers(0, 3, size).astype(float), int(rng.integers(1, 4))
-        labelled = int(rng.integers(1, size + 1))
-        hits = []
-        for order in permutations(range(size)):  # a stable sort breaks ties by this order
-            lowest = sorted(order, key=lambda step: scores[step])[:k]
-            hits.append(labelled - 1 in lowest)
-        assert first_error_hit(scores, labelled, k) == pytest.approx(np.mean(hits))
-        average = np.mean([first_error_hit(scores, step, k) for step in range(1, size + 1)])
-        assert chance_hit(size, k) == pytest.approx(average)
-    with pytest.raises(ValueError, match="step 3 of 2"):
-        first_error_hit([0.0, 1.0], 3)
-
-
-def test_bootstrap_interval_covers_the_mean_as_often_as_it_says(rng):
-    covered = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(rng.normal(size=40), rng, draws=200, level=0.9)
-        covered += low <= 0 <= high
-    assert 0.82 <= covered / 200 <= 0.96  # 0.9 less a little: 40 problems; 3 standard errors are 0.064
-
-
-def test_bootstrap_width_and_repeatability():
-    values = np.tile([0.0, 1.0], 200)  # the mean's standard error is 0.5 / sqrt(400) = 0.025
-    low, high = bootstrap_interval(values, np.random.default_rng(3), draws=4000)
-    assert (low + high) / 2 == pytest.approx(0.5, abs=0.003)
-    assert high - low == pytest.approx(2 * 1.96 * 0.025, rel=0.06)
-    assert (low, high) == bootstrap_interval(values, np.random.default_rng(3), draws=4000)
-    assert bootstrap_interval([0.4], np.random.default_rng(3)) == (0.4, 0.4)
-    with pytest.raises(ValueError, match="no problems"):
-        bootstrap_interval([], np.random.default_rng(3))
-
-
-def test_paired_bootstrap_uses_the_pairing(rng):
-    b = rng.normal(scale=10.0, size=100)
-    difference, low, high = paired_bootstrap(b + 0.1, b, rng)
-    assert (difference, low, high) == pytest.approx((0.1, 0.1, 0.1))
-    with pytest.raises(ValueError, match="not paired"):
-        paired_bootstrap(b, b[1:], rng)
-
-
-def test_bootstrap_weights_count_whole_resamples():
-    weights = bootstrap_weights(60, np.random.default_rng(6), draws=500)
-    assert weights.shape == (500, 60)
-    assert (weights.sum(axis=1) == 60).all()
-    # A problem is left out of a resample with chance (1 - 1/60)^60 = 0.365; 30,000 places give 0.0028 of error.
-    assert (weights == 0).mean() == pytest.approx((1 - 1 / 60) ** 60, abs=0.012)
-    values = np.random.default_rng(5).normal(size=60)
-    means = weights @ values / 60
-    assert bootstrap_interval(values, np.random.default_rng(6), draws=500) == pytest.approx(
-        tuple(np.quantile(means, [0.025, 0.975]))
-    )
-    with pytest.raises(ValueError, match="no problems"):
-        bootstrap_weights(0, np.random.default_rng(6))
-
-
 def weighted_vote(keys, correct, weights):
-    """The vote in the plainest way, with exact fractions."""
+    """The definition of the vote, with exact fractions."""
     votes = {}
     for key, weight in zip(keys, weights, strict=True):
         if key is not None or set(keys) == {None}:
@@ -282,7 +220,7 @@ def weighted_vote(keys, correct, weights):
     return np.mean(shares)
 
 
-def test_votes_equal_the_plain_count():
+def test_weighted_votes_match_a_plain_count():
     for seed in CASES:
         rng = np.random.default_rng(seed)
         size = int(rng.integers(1, 7))
@@ -302,7 +240,7 @@ def test_votes_equal_the_plain_count():
         assert plain == pytest.approx(weighted_vote(keys, correct, [1] * size), abs=1e-12)
 
 
-def test_average_precision_equals_the_walk_over_thresholds():
+def test_average_precision_matches_a_loop_over_thresholds():
     for seed in CASES:
         scores, labels, _ = small_case(seed)
         area, recall = 0.0, 0.0
@@ -322,7 +260,7 @@ def plain_ranks(values):
     ]
 
 
-def test_rank_correlation_equals_pearson_of_plain_ranks():
+def test_rank_correlation_is_pearson_of_plain_ranks():
     for seed in CASES:
         rng = np.random.default_rng(seed)
         size = int(rng.integers(1, 8))
@@ -331,7 +269,7 @@ def test_rank_correlation_equals_pearson_of_plain_ranks():
         assert spearman(x, y) == (expected if expected is None else pytest.approx(expected, abs=1e-9))
 
 
-def test_partial_correlation_equals_the_correlation_of_residuals():
+def test_partial_correlation_is_the_correlation_of_residuals():
     for seed in CASES:
         rng = np.random.default_rng(seed)
         size = int(rng.integers(6, 20))
@@ -342,10 +280,10 @@ def test_partial_correlation_equals_the_correlation_of_residuals():
         expected = None if np.ptp(y) == 0 or np.std(left[1]) < 1e-6 else np.corrcoef(*left)[0, 1]
         found = partial_correlation(x, y, [length, form])
         assert found == (expected if expected is None else pytest.approx(expected, abs=1e-6))
-    # What length alone explains is gone; a control that never changes takes nothing away.
+    # Length is explained completely by itself; a constant control changes nothing.
     assert partial_correlation(length, y, [length]) is None
     assert partial_correlation(x, y, [np.ones(size)]) == pytest.approx(pearson(x, y))
-    # Both follow length, and nothing else: correlated, but not given length.
+    # Both depend on length and nothing else: correlated, but not given length.
     rng = np.random.default_rng(0)
     length = rng.normal(size=4000)
     a, b = length + rng.normal(size=4000), length + rng.normal(size=4000)

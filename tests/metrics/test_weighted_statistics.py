@@ -1,4 +1,4 @@
-"""A weighted statistic is the plain one of items repeated as often as their weights say."""
+"""A weighted statistic equals the plain one of items repeated according to their weights."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ STATISTICS = {
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_weights_are_repeats(name):
+def test_weights_act_like_repeated_items(name):
     of_weights, plain = STATISTICS[name]
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         size = int(rng.integers(1, 9))
         scores, labels = rng.integers(0, 4, size).astype(float), rng.random(size) < 0.5
         weights = rng.integers(0, 4, (3, size))
-        weights[:, 0] += weights.sum(axis=1) == 0  # a resample holds something
+        weights[:, 0] += weights.sum(axis=1) == 0  # no resample is empty
         second = labels if "correlation" not in name else labels.astype(float)
         found = of_weights(scores, second, weights.astype(float))
         for value, counts in zip(found, weights, strict=True):
@@ -30,7 +30,7 @@ def test_weights_are_repeats(name):
             assert value == pytest.approx(np.nan if expected is None else expected, abs=1e-9, nan_ok=True)
 
 
-def test_partial_correlation_weights_are_repeats():
+def test_weights_of_partial_correlation_act_like_repeated_items():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         x, y, a, b = rng.normal(size=(4, 12))
@@ -44,7 +44,7 @@ def test_partial_correlation_weights_are_repeats():
                 assert value == pytest.approx(expected, abs=1e-8)
 
 
-def test_no_items_have_no_statistic():
+def test_statistics_of_no_items_are_undefined():
     empty = np.zeros(0)
     for of_weights in (weighted.auroc, weighted.average_precision):
         assert np.isnan(of_weights(empty, empty.astype(bool), np.ones((2, 0)))).tolist() == [True, True]
@@ -52,7 +52,7 @@ def test_no_items_have_no_statistic():
     assert metrics.spearman([], []) is None
 
 
-def test_the_order_of_items_changes_nothing():
+def test_statistics_do_not_depend_on_the_order_of_items():
     rng = np.random.default_rng(0)
     scores, labels = rng.integers(0, 3, 30).astype(float), rng.random(30) < 0.5
     order = rng.permutation(30)

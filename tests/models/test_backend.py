@@ -1,4 +1,4 @@
-"""What a config needs installed is known before anything heavy loads."""
+"""Missing packages and a missing GPU are reported before anything heavy loads."""
 
 import importlib.util
 from collections.abc import Callable
@@ -21,7 +21,7 @@ LORA = ["model.policy_lora.rank=4", "model.reward_lora.rank=4"]
         (["model.load_in_4bit=true", *LORA], "bitsandbytes", "model.load_in_4bit=false"),
     ],
 )
-def test_a_missing_package_is_named_with_the_way_out(
+def test_missing_package_is_named_with_the_setting_that_avoids_it(
     overrides: list[str],
     missing: str,
     says: str,
@@ -36,14 +36,16 @@ def test_a_missing_package_is_named_with_the_way_out(
     assert says in str(caught.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 @pytest.mark.parametrize("override", ["model.fast_inference=true", "training.optim=paged_adamw_8bit"])
-def test_what_needs_a_gpu_is_refused_on_a_cpu(override: str, tiny_config: Callable[..., IRLTrainConfig]) -> None:
+def test_settings_that_need_a_gpu_are_rejected_on_a_cpu(
+    override: str, tiny_config: Callable[..., IRLTrainConfig]
+) -> None:
     with pytest.raises(UserError) as caught:
         prepare_backend(tiny_config([override]))
     assert override in str(caught.value)
     assert "scale=smoke" in str(caught.value)
 
 
-def test_the_embedded_default_needs_nothing(tiny_config: Callable[..., IRLTrainConfig]) -> None:
+def test_embedded_default_needs_no_extra_package(tiny_config: Callable[..., IRLTrainConfig]) -> None:
     prepare_backend(tiny_config())

@@ -15,7 +15,7 @@ def random_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 @pytest.mark.parametrize(("softcap", "scale"), [(None, 1.0), (3.0, 0.5)])
-def test_values_and_gradients_equal_the_plain_expression(
+def test_values_and_gradients_match_the_plain_expression(
     temperature: float, softcap: float | None, scale: float
 ) -> None:
     hidden, weight, bias, targets = random_inputs()
@@ -42,12 +42,12 @@ def test_values_and_gradients_equal_the_plain_expression(
         torch.testing.assert_close(a, b)
 
 
-def test_only_what_is_asked_for_is_computed() -> None:
+def test_statistics_are_computed_only_on_request() -> None:
     hidden, weight, _, targets = random_inputs()
     assert logprobs(hidden, weight, None, targets, 1.0, 4)[1:] == (None, None, None, None)
 
 
-def test_installing_twice_wraps_once() -> None:
+def test_installing_twice_changes_nothing() -> None:
     cpu_logprobs.install()
     first = getattr(trl_utils, KERNEL)
     cpu_logprobs.install()

@@ -32,7 +32,7 @@ MEANS = {  # the mean over the tokens up to and including the next one that is r
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_by_hand(granularity: Granularity) -> None:
+def test_granularities_by_hand(granularity: Granularity) -> None:
     read = read_mask(MASK, granularity, 2, ENDS)
     assert read.int().tolist() == READ[granularity]
     assert back_fill(VALUES, read).tolist() == FILLED[granularity]
@@ -40,13 +40,13 @@ def test_by_hand(granularity: Granularity) -> None:
     torch.testing.assert_close(means * MASK, torch.tensor(MEANS[granularity], dtype=torch.float32))
 
 
-def test_step_needs_its_mask() -> None:
+def test_granularity_step_needs_the_ends_of_steps() -> None:
     with pytest.raises(ValueError, match="step"):
         read_mask(MASK, Granularity.step, 2)
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_against_brute_force(granularity: Granularity) -> None:
+def test_granularities_match_brute_force(granularity: Granularity) -> None:
     rng = random.Random(0)
     for _ in range(40):
         width, interval = rng.randint(1, 12), rng.randint(1, 5)
@@ -74,7 +74,7 @@ def test_against_brute_force(granularity: Granularity) -> None:
                 torch.testing.assert_close(means[row, t], values[row, start : end + 1].mean())
 
 
-def test_back_fill_passes_the_gradient_of_a_segment_to_its_reading() -> None:
+def test_gradient_of_a_segment_reaches_the_token_that_is_read() -> None:
     values = torch.randn(1, 4, requires_grad=True)
     back_fill(values, torch.tensor([[False, True, False, True]])).sum().backward()
     assert values.grad is not None
@@ -87,7 +87,7 @@ def marked(tokens: list[str]) -> list[str]:
     return [token for token, ends in zip(tokens, ends_step(kinds[None])[0].tolist(), strict=True) if ends]
 
 
-def test_what_ends_a_step() -> None:
+def test_tokens_that_end_a_step() -> None:
     closing = [".", " done.", "!", "?", "?  ", "\n", ".\n\n", "</think>"]
     for token in closing:
         assert marked([token, " so"]) == [token]
@@ -95,10 +95,10 @@ def test_what_ends_a_step() -> None:
         assert marked([token, " so"]) == []
 
 
-def test_decimals_end_no_step() -> None:
-    """Trap: decimals taken for the end of a sentence; most tokenizers split 3.5 into three tokens."""
+def test_decimal_points_do_not_end_a_step() -> None:
+    """Trap: a decimal point taken for the end of a sentence; most tokenizers split 3.5 into three tokens."""
     assert marked(["She", " has", " ", "3", ".", "5", " pens", ".", " Then"]) == ["."]
-    assert marked(["3", ".", " ", "5"]) == ["."]  # a sentence ends in 3, the next one starts with 5
+    assert marked(["3", ".", " ", "5"]) == ["."]  # one sentence ends in 3, the next starts with 5
     assert marked(["is", " 3.", "5", "\n", "5", " + ", "2"]) == ["\n"]
 
 

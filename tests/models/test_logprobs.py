@@ -14,10 +14,10 @@ def model(embedded_folder: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_a_batch_of_unequal_prompts_gives_what_each_sequence_gives_alone(
+def test_batch_of_unequal_prompts_matches_single_sequences(
     model: torch.nn.Module, sequences: list[TokenSequence], temperature: float
 ) -> None:
-    """Trap: rows packed to the left, so that column t is no longer completion token t."""
+    """Trap: after packing rows to the left, column t is no longer completion token t."""
     chosen = sequences[:8]
     assert len({len(s.prompt_ids) for s in chosen}) > 1
     assert len({len(s.completion_ids) for s in chosen}) > 1
@@ -32,7 +32,7 @@ def test_a_batch_of_unequal_prompts_gives_what_each_sequence_gives_alone(
             torch.testing.assert_close(entropies[row, t], -(at.exp() * at).sum(), rtol=1e-4, atol=1e-5)
 
 
-def test_working_in_parts_changes_neither_values_nor_gradients(
+def test_computing_in_parts_gives_the_same_values_and_gradients(
     model: torch.nn.Module, sequences: list[TokenSequence]
 ) -> None:
     tokens = collate(sequences[:5], pad_id=0)

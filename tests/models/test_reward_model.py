@@ -8,17 +8,15 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    set_seed,
 )
 
 from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.granularity import back_fill
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.errors import DataError, UserError
+from tests.helpers.models import save_tiny_model
 
 MakeModel = Callable[..., RewardModel]
 HEADS = list(RewardHead)
@@ -31,29 +29,13 @@ def batch(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) ->
 
 @pytest.fixture(scope="session")
 def untied_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A causal language model whose output matrix is not its embeddings."""
+    """A causal language model whose output matrix is separate from its embeddings."""
     folder = tmp_path_factory.mktemp("untied")
-    set_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(folder, tokenizer, tie_word_embeddings=False, initializer_range=0.3)
 
 
-def stirred(model: RewardModel) -> RewardModel:
-    """The model as training leaves it: no weight is where it began."""
+def trained(model: RewardModel) -> RewardModel:
+    """The model as if trained: every weight has changed."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,7 +50,7 @@ def scores(model: RewardModel, batch: TokenBatch) -> Tensor:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
-def test_a_saved_model_scores_the_same(
+def test_saved_model_gives_the_same_scores(
     head: RewardHead,
     granularity: Granularity,
     make_reward_model: MakeModel,
@@ -76,7 +58,7 @@ def test_a_saved_model_scores_the_same(
     tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
 ) -> None:
-    model = stirred(make_reward_model(head, granularity))
+    model = trained(make_reward_model(head, granularity))
     model.save(tmp_path)
     loaded = load_reward_model(tmp_path, tokenizer)
     assert loaded.spec == model.spec
@@ -84,14 +66,14 @@ def test_a_saved_model_scores_the_same(
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_saved_adapter_scores_the_same_and_still_learns(
+def test_saved_adapter_gives_the_same_scores_and_stays_trainable(
     head: RewardHead,
     make_reward_model: MakeModel,
     batch: TokenBatch,
     tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
 ) -> None:
-    """Trap: a resumed run whose reward adapter was loaded for inference, frozen."""
+    """Trap: a resumed run whose reward adapter was loaded frozen, for inference."""
     model = make_reward_model(head)
     lora = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"], task_type=TaskType.TOKEN_CLS)
     model.backbone = get_peft_model(model.backbone, lora)
@@ -107,8 +89,10 @@ def test_a_saved_adapter_scores_the_same_and_still_learns(
     assert shapes == [p.shape for p in trainable]
 
 
-def test_a_plain_folder_is_a_token_classifier(make_reward_model: MakeModel, batch: TokenBatch, tmp_path: Path) -> None:
-    model = stirred(make_reward_model())
+def test_plain_reward_model_is_a_token_classifier(
+    make_reward_model: MakeModel, batch: TokenBatch, tmp_path: Path
+) -> None:
+    model = trained(make_reward_model())
     model.save(tmp_path)
     classifier = AutoModelForTokenClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
     assert classifier.config.num_labels == 1
@@ -120,7 +104,7 @@ def test_a_plain_folder_is_a_token_classifier(make_reward_model: MakeModel, batc
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_scores_do_not_depend_on_padding_or_batch_mates(
+def test_scores_do_not_depend_on_padding_or_the_rest_of_the_batch(
     head: RewardHead,
     granularity: Granularity,
     make_reward_model: MakeModel,
@@ -128,8 +112,8 @@ def test_scores_do_not_depend_on_padding_or_batch_mates(
     batch: TokenBatch,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    """Trap: left padding shifts positions, or a batch cut to the completion's length."""
-    model = stirred(make_reward_model(head, granularity))
+    """Trap: positions shifted by left padding, or a batch cut to the length of the completions."""
+    model = trained(make_reward_model(head, granularity))
     chosen = sequences[:6]
     assert len({len(s.prompt_ids) for s in chosen}) > 1
     assert len({len(s.completion_ids) for s in chosen}) > 1
@@ -141,7 +125,7 @@ def test_scores_do_not_depend_on_padding_or_batch_mates(
 
 
 def causal_log_probs(model: AutoModelForCausalLM, sequences: Sequence[TokenSequence]) -> list[Tensor]:
-    """Of each completion token, one sequence at a time."""
+    """Log-probabilities of the completion tokens, one sequence at a time."""
     found = []
     for sequence in sequences:
         ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
@@ -153,7 +137,7 @@ def causal_log_probs(model: AutoModelForCausalLM, sequences: Sequence[TokenSeque
 
 
 @pytest.mark.parametrize("kind", ["embedded_folder", "untied_folder"])
-def test_a_fresh_likelihood_head_is_the_language_models_own_log_probability(
+def test_new_likelihood_head_is_the_log_probability_of_the_language_model(
     kind: str,
     request: pytest.FixtureRequest,
     make_reward_model: MakeModel,
@@ -162,7 +146,7 @@ def test_a_fresh_likelihood_head_is_the_language_models_own_log_probability(
     tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
 ) -> None:
-    """Trap: off by one (the hidden state of the token itself), or the embeddings used where the output differs."""
+    """Trap: the hidden state of the token itself (off by one), or the embeddings used as an untied output matrix."""
     folder = request.getfixturevalue(kind)
     model = make_reward_model(RewardHead.likelihood, name=folder).eval()
     assert model.likelihood is not None
@@ -171,10 +155,10 @@ def test_a_fresh_likelihood_head_is_the_language_models_own_log_probability(
     model.save(tmp_path)
     for read in (model, load_reward_model(tmp_path, tokenizer)):
         for row, expected in zip(scores(read, batch), causal_log_probs(causal, sequences[:6]), strict=True):
-            torch.testing.assert_close(row[: len(expected)], expected + 1, rtol=0, atol=1e-5)  # the bias begins at 1
+            torch.testing.assert_close(row[: len(expected)], expected + 1, rtol=0, atol=1e-5)  # the initial bias is 1
 
 
-def test_a_segments_likelihood_is_the_mean_of_its_tokens(
+def test_likelihood_of_a_segment_is_the_mean_of_its_tokens(
     make_reward_model: MakeModel, embedded_folder: Path, sequences: list[TokenSequence], batch: TokenBatch
 ) -> None:
     model = make_reward_model(RewardHead.likelihood, Granularity.sparse).eval()
@@ -184,10 +168,10 @@ def test_a_segments_likelihood_is_the_mean_of_its_tokens(
         torch.testing.assert_close(row[: len(each)], expected, rtol=0, atol=1e-5)
 
 
-def test_an_untied_output_matrix_moves_with_the_model_and_stays_frozen(
+def test_untied_output_matrix_moves_with_the_model_and_stays_frozen(
     make_reward_model: MakeModel, untied_folder: Path
 ) -> None:
-    """Trap: a matrix kept outside the module stays on the CPU when the model goes to a GPU."""
+    """Trap: a matrix outside the module stays on the CPU when the model moves to a GPU."""
     model = make_reward_model(RewardHead.likelihood, name=untied_folder)
     assert model.likelihood is not None
     matrix = model.likelihood.output_matrix
@@ -195,21 +179,21 @@ def test_an_untied_output_matrix_moves_with_the_model_and_stays_frozen(
     assert model.to("meta").likelihood.output_matrix.device.type == "meta"
 
 
-def test_a_tied_output_matrix_is_the_embeddings_also_after_a_move(make_reward_model: MakeModel) -> None:
+def test_tied_output_matrix_is_still_the_embeddings_after_a_move(make_reward_model: MakeModel) -> None:
     model = make_reward_model(RewardHead.likelihood).to(torch.float64).to(torch.float32)
     assert model.likelihood is not None
     assert model.likelihood.output_matrix is model.backbone.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_rewards_see_the_whole_prompt_and_nothing_that_follows(
+def test_rewards_depend_on_the_whole_prompt_and_on_no_later_token(
     head: RewardHead,
     make_reward_model: MakeModel,
     sequences: list[TokenSequence],
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    """Trap: prompt + completion cut to the completion's length: the start of the prompt is never read."""
-    model = stirred(make_reward_model(head))
+    """Trap: prompt and completion cut to the length of the completion, so that the start of the prompt is ignored."""
+    model = trained(make_reward_model(head))
     sequence = max(sequences, key=lambda s: len(s.prompt_ids))
     prompt, completion = list(sequence.prompt_ids), list(sequence.completion_ids)
     other = tokenizer.convert_tokens_to_ids("39")
@@ -227,18 +211,23 @@ def test_rewards_see_the_whole_prompt_and_nothing_that_follows(
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_weight_that_learns_gets_a_gradient(
+def test_every_trainable_weight_gets_a_gradient(
     head: RewardHead, make_reward_model: MakeModel, batch: TokenBatch
 ) -> None:
     model = make_reward_model(head)
     (model(batch) * batch.completion_mask).square().mean().backward()
-    still = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert [n for n in still if not n.endswith("score.bias")] == []
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert [n for n in without if not n.endswith("score.bias")] == []
 
 
-def test_a_folder_without_a_reward_model_is_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_empty_completion_cannot_be_scored(make_reward_model: MakeModel) -> None:
+    with pytest.raises(DataError, match="empty"):
+        make_reward_model().score("How many?", " \n")
+
+
+def test_folder_without_a_reward_model_is_named_in_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UserError, match="no reward model") as caught:
+        with pytest.raises(UserError, match="not a reward model") as caught:
             load_reward_model(folder, tokenizer)
         assert len(str(caught.value).splitlines()) == 1
         assert str(folder) in str(caught.value)
@@ -246,13 +235,13 @@ def test_a_folder_without_a_reward_model_is_one_line(tmp_path: Path, tokenizer: 
 
 @pytest.mark.parametrize("head", list(RewardHead))
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_scoring_gives_the_rewards_that_training_sees(
+def test_scoring_and_training_give_the_same_rewards(
     make_reward_model: Callable[..., RewardModel],
     sequences: list[TokenSequence],
     head: RewardHead,
     granularity: Granularity,
 ) -> None:
-    """Trap: scoring with another layout than training."""
+    """Trap: scoring joins prompts and completions, which training does not."""
     model, batch = make_reward_model(head, granularity).eval(), collate(sequences[:9], pad_id=0)
     with torch.no_grad():
         expected = back_fill(model(batch), model.read_mask(batch))

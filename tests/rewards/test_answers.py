@@ -45,11 +45,11 @@ def test_parse_number_reads_one_number(text: str, value: Fraction) -> None:
     "text",
     ["", "none", "3 apples and 4 pears", "3-4", "1/0", "12/5/2020", "1,80", "1.2.3", "B12", "1e5", "9" * 5000],
 )
-def test_parse_number_refuses_what_is_not_one_number(text: str) -> None:
+def test_parse_number_rejects_text_that_is_not_one_number(text: str) -> None:
     assert parse_number(text) is None
 
 
-def test_find_number_gives_the_written_number() -> None:
+def test_find_number_returns_the_span_of_the_number() -> None:
     text = "about -$1,800 left"
     found = find_number(text)
     assert found is not None
@@ -73,7 +73,7 @@ def test_find_number_gives_the_written_number() -> None:
         (r"\$1{,}800", "1800"),
     ],
 )
-def test_answers_match(candidate: str, reference: str) -> None:
+def test_equal_answers_match(candidate: str, reference: str) -> None:
     assert answers_match(candidate, reference)
 
 
@@ -92,11 +92,11 @@ def test_answers_match(candidate: str, reference: str) -> None:
         ("2 weeks", "2 months"),
     ],
 )
-def test_answers_differ(candidate: str | None, reference: str) -> None:
+def test_different_answers_do_not_match(candidate: str | None, reference: str) -> None:
     assert not answers_match(candidate, reference)
 
 
-def test_equal_numbers_vote_together() -> None:
+def test_equal_numbers_have_equal_votes() -> None:
     assert len({majority_key(text) for text in ("18", "18.0", "$18", "18 apples", "36/2")}) == 1
     assert majority_key("  Yes.") == majority_key("yes")
     assert majority_key("18") != majority_key("19")
@@ -123,7 +123,7 @@ def test_equal_numbers_vote_together() -> None:
         ("2 + 3 = 5 + 4 = 9", "5 + 4 = 9"),
     ],
 )
-def test_find_equations_reads_one_operation(text: str, equation: str) -> None:
+def test_equations_of_one_operation_are_found(text: str, equation: str) -> None:
     (found,) = find_equations(text)
     assert f"{found.left} {found.operator} {found.right} = {found.result}" == equation
     assert found.holds
@@ -149,11 +149,11 @@ def test_find_equations_reads_one_operation(text: str, equation: str) -> None:
         "3 + 4 = 7.5.1",
     ],
 )
-def test_find_equations_leaves_out_parts_of_something_longer(text: str) -> None:
+def test_parts_of_longer_expressions_are_not_equations(text: str) -> None:
     assert find_equations(text) == []
 
 
-def test_equations_that_do_not_hold() -> None:
+def test_wrong_equations_do_not_hold() -> None:
     assert [equation.holds for equation in find_equations("2 + 2 = 5\n5 / 0 = 0\n10 / 3 = 3.33\n2 * 2 = 4")] == [
         False,
         False,
@@ -162,7 +162,7 @@ def test_equations_that_do_not_hold() -> None:
     ]
 
 
-def test_equation_spans_leave_out_the_currency() -> None:
+def test_equation_spans_exclude_the_currency() -> None:
     text = "cost: $2,000 - $1.50 = $1,998.50!"
     (found,) = find_equations(text)
     spans = (found.left_span, found.operator_span, found.right_span, found.result_span, found.span)
@@ -175,7 +175,7 @@ def test_equation_spans_leave_out_the_currency() -> None:
     ]
 
 
-def test_find_magnitudes_leaves_out_names() -> None:
+def test_digits_in_names_are_not_magnitudes() -> None:
     assert [value for _, value in find_magnitudes("48/2, 3x4, $1,800, B12 and 2.5")] == [
         48,
         2,
@@ -207,10 +207,10 @@ def test_find_boxed_balances_braces(text: str, inside: str | None) -> None:
     assert find_boxed(text) == inside
 
 
-def test_plain_answer_takes_all_boxes_off() -> None:
+def test_plain_answer_removes_all_boxes() -> None:
     assert plain_answer(r"\boxed{\boxed{\text{ 1{,}800 }}}") == "1,800"
 
 
-def test_boxes_without_end_take_no_time() -> None:
+def test_unclosed_boxes_are_read_in_linear_time() -> None:
     assert find_boxed(r"\boxed{" * 20_000) is None
     assert plain_answer(r"\boxed{" * 300 + "7" + "}" * 300) == "7"

@@ -17,17 +17,17 @@ ASKED = show_options("Which?", {"A": "Aspirin", "B": "Aspirin and heparin", "C":
         ("(4 + 4) * 3", True),
         ("4 * 4 + 8 = 24", True),
         ("24", False),  # not one of the numbers
-        ("3 * 4 + 3 * 4", False),  # 3 is given once
+        ("3 * 4 + 3 * 4", False),  # 3 is given only once
         ("3 + 8", False),
         ("__import__('os')", False),
         (None, False),
     ],
 )
-def test_any_expression_of_the_numbers_that_makes_the_target_is_right(candidate: str | None, right: bool) -> None:
+def test_any_expression_of_the_numbers_that_reaches_the_target_is_right(candidate: str | None, right: bool) -> None:
     assert is_right(candidate, "3 * 8", AnswerKind.expression, MADE) == right
 
 
-def test_an_expression_is_right_for_its_own_question_only() -> None:
+def test_expression_is_right_only_for_its_own_question() -> None:
     assert not is_right("3 * 8", "3 * 8", AnswerKind.expression, "How much is 3 * 8?")
     assert not is_right("3 * 8", "3 * 8", AnswerKind.expression, ask(Problem((3, 8), 25, (), "")))
 
@@ -41,22 +41,22 @@ def test_an_expression_is_right_for_its_own_question_only() -> None:
         ("B", "A. Aspirin", False),
         ("Aspirin and heparin", "A. Aspirin", False),
         ("Aspirin", "B. Aspirin and heparin", False),
-        ("D", "C. Heparin", True),  # the same answer twice
+        ("D", "C. Heparin", True),  # two options are the same answer
         ("because", "B. Aspirin and heparin", False),
         (None, "A. Aspirin", False),
     ],
 )
-def test_an_option_is_right_by_letter_or_text(candidate: str | None, reference: str, right: bool) -> None:
+def test_option_can_be_named_by_letter_or_text(candidate: str | None, reference: str, right: bool) -> None:
     assert is_right(candidate, reference, AnswerKind.option, ASKED) == right
 
 
-def test_plain_answers_are_right_as_numbers_or_words() -> None:
+def test_plain_answers_are_compared_as_numbers_or_text() -> None:
     assert is_right("18.0", "18", AnswerKind.text, "How many?")
     assert not is_right("3 * 6", "18", AnswerKind.text, "How many?")
     assert not is_right(None, "18", AnswerKind.text, "How many?")
 
 
-def test_answers_that_say_the_same_vote_together() -> None:
+def test_equal_answers_have_equal_votes() -> None:
     assert len({vote(text, AnswerKind.option, ASKED) for text in ("A", "(a)", "Aspirin", "A. aspirin")}) == 1
     assert vote("B", AnswerKind.option, ASKED) != vote("A", AnswerKind.option, ASKED)
     assert vote(" Neither. ", AnswerKind.option, ASKED) == vote("neither", AnswerKind.option, ASKED)
@@ -65,6 +65,6 @@ def test_answers_that_say_the_same_vote_together() -> None:
     assert all(vote(None, kind, MADE) is None for kind in AnswerKind)
 
 
-def test_expressions_do_not_vote_by_the_target() -> None:
-    """Trap: the question tells the target, so votes for a value would tell the right answers without a verifier."""
+def test_expressions_do_not_vote_by_value() -> None:
+    """Trap: the question states the target, so a vote by value would work as a verifier."""
     assert vote("3 * 8", AnswerKind.expression, MADE) != vote("4 * 4 + 8", AnswerKind.expression, MADE)

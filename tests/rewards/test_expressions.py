@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from reasoning_irl.rewards.expressions import MAX_TOKENS, parse_expression, uses_at_most
+from reasoning_irl.rewards.expressions import MAX_TOKENS, parse_expression, read_question, uses_at_most
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_values_are_exact(text: str, value: Fraction) -> None:
         "1_000",
     ],
 )
-def test_what_is_no_expression_has_no_value(text: str) -> None:
+def test_text_that_is_not_an_expression_has_no_value(text: str) -> None:
     assert parse_expression(text) is None
 
 
@@ -82,11 +82,11 @@ def test_what_is_no_expression_has_no_value(text: str) -> None:
         "24 if 1 else 0",
     ],
 )
-def test_malicious_text_is_never_run_and_ends_at_once(text: str) -> None:
+def test_malicious_text_is_never_run_and_is_rejected_quickly(text: str) -> None:
     assert parse_expression(text) is None
 
 
-def test_the_largest_expression_is_read() -> None:
+def test_largest_allowed_expression_is_read() -> None:
     depth = (MAX_TOKENS - 1) // 2
     expression = parse_expression("(" * depth + "1" + ")" * depth)
     assert expression is not None
@@ -98,19 +98,19 @@ def test_the_largest_expression_is_read() -> None:
     [
         ("3 + 4", True),
         ("4 * 4", True),
-        ("4 * 4 * 4", False),  # given twice only
-        ("34", False),  # digits are not to be joined
+        ("4 * 4 * 4", False),  # given only twice
+        ("34", False),  # digits may not be joined
         ("3 + 5", False),
         ("3 + 4 - 4", True),
     ],
 )
-def test_each_number_is_used_at_most_as_often_as_it_is_given(text: str, fits: bool) -> None:
+def test_each_number_may_be_used_as_often_as_it_is_given(text: str, fits: bool) -> None:
     expression = parse_expression(text)
     assert expression is not None
     assert uses_at_most(expression, (3, 4, 4)) == fits
 
 
-def test_the_form_forgets_the_order_of_operands_and_spare_parentheses() -> None:
+def test_form_ignores_operand_order_and_extra_parentheses() -> None:
     def form(text: str) -> str:
         expression = parse_expression(text)
         assert expression is not None
@@ -119,3 +119,8 @@ def test_the_form_forgets_the_order_of_operands_and_spare_parentheses() -> None:
     assert form("3 * (4 + 5)") == form("((5+4))*3")
     assert form("5 - 4") != form("4 - 5")
     assert form("2 * 12") != form("3 * 8")
+
+
+@pytest.mark.parametrize("question", ["", "How much is 3 * 8?", "Use the numbers 3 and 8, each at most once."])
+def test_other_questions_have_no_numbers_and_target(question: str) -> None:
+    assert read_question(question) is None

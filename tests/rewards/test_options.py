@@ -2,7 +2,7 @@ import pytest
 
 from reasoning_irl.rewards.options import find_options, read_choice, show_options
 
-# Of A the text stands in B, of B in no other; D begins with a letter, and E with the form of one.
+# The text of A is part of B's. D begins with a letter, and E with something that looks like an option's letter.
 OPTIONS = {"A": "Aspirin", "B": "Aspirin and clopidogrel", "C": "Heparin", "D": "B cell lymphoma", "E": "E. coli"}
 
 
@@ -31,7 +31,7 @@ OPTIONS = {"A": "Aspirin", "B": "Aspirin and clopidogrel", "C": "Heparin", "D": 
         ("E. E. coli", "E"),
     ],
 )
-def test_an_option_is_named_by_letter_or_text_or_both(answer: str, letter: str) -> None:
+def test_option_is_read_from_letter_or_text_or_both(answer: str, letter: str) -> None:
     assert read_choice(answer, OPTIONS) == letter
 
 
@@ -50,23 +50,23 @@ def test_an_option_is_named_by_letter_or_text_or_both(answer: str, letter: str) 
         "Aspirin and heparin",
         "B or C",
         "A, B",
-        "A. Aspirin or C. Heparin",  # two are named to be right with one
+        "A. Aspirin or C. Heparin",  # names two options to be right with one
         "C. coli",
         "E. coli infection",
         "the answer",
     ],
 )
-def test_no_one_option_is_named(answer: str | None) -> None:
+def test_answer_that_names_no_single_option_is_not_read(answer: str | None) -> None:
     assert read_choice(answer, OPTIONS) is None
 
 
-def test_letters_come_before_texts_that_are_letters() -> None:
+def test_letters_take_precedence_over_texts_that_are_letters() -> None:
     groups = {"A": "O", "B": "A", "C": "B", "D": "AB"}
     said = {answer: read_choice(answer, groups) for answer in ("A", "AB", "O", "B. A", "A. A")}
     assert said == {"A": "A", "AB": "D", "O": "A", "B. A": "B", "A. A": None}
 
 
-def test_options_are_found_as_they_are_shown() -> None:
+def test_shown_options_are_found_again() -> None:
     question = "Which is true?\nA. of the liver\nB. of the heart"
     assert find_options(show_options(question, OPTIONS)) == OPTIONS
     assert find_options(show_options("Which?\n", {"A": "two\nlines ", "B": "b"})) == {"A": "two lines", "B": "b"}
@@ -74,5 +74,5 @@ def test_options_are_found_as_they_are_shown() -> None:
 
 
 @pytest.mark.parametrize("question", ["", "Which?", "A. one\nB. two\nWhich?", "Which?\nB. two\nC. three", "A. x\nC. y"])
-def test_a_question_without_options_at_its_end_has_none(question: str) -> None:
+def test_question_without_options_at_its_end_has_none(question: str) -> None:
     assert find_options(question) == {}

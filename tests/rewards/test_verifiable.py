@@ -5,7 +5,7 @@ from reasoning_irl.data.countdown import expert_record, generate_problems
 from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.rewards.options import show_options
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
-from reasoning_irl.text.trace import format_trace, is_well_formed
+from reasoning_irl.text.trace import format_trace
 
 RECORDS = [
     Record("1", make_prompt("How many?", "Think."), format_trace("3 + 4 = 7", "7"), "7"),
@@ -21,7 +21,7 @@ RECORDS = [
 
 
 def rewards(completions: list[str]) -> list[float]:
-    """As TRL calls a reward function: prompts, completions and every other column of the rows."""
+    """Calls the reward as TRL does: with prompts, completions and every other column of the rows."""
     rows = [record.as_row() for record in RECORDS]
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     prompts = columns.pop("prompt")
@@ -36,21 +36,8 @@ def test_every_kind_of_answer_is_rewarded_by_its_own_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "well_formed"),
-    [
-        (format_trace("3 + 4 = 7", "7"), True),
-        ("<think>so</think><answer>7</answer>\n", True),
-        ("<think></think><answer>7</answer>", True),
-        ("<think>so</think><answer> </answer>", False),
-        ("<think>so</think>7", False),
-        ("so</think><answer>7</answer>", False),
-        ("<answer>7</answer><think>so</think>", False),
-        ("<think>so</think><answer>7</answer> and more", False),
-        ("<think>so</think><think>so</think><answer>7</answer>", False),
-        ("<think>so</think><answer>7</answer><answer>8</answer>", False),
-        ("<think>so<answer>7</answer></think><answer>7</answer>", False),
-    ],
+    ("completion", "reward"),
+    [(format_trace("3 + 4 = 7", "8"), 1.0), ("<think>so</think>7", 0.0), ("<answer>7</answer><think></think>", 0.0)],
 )
-def test_form(completion: str, well_formed: bool) -> None:
-    assert is_well_formed(completion) == well_formed
-    assert format_reward([[{"role": "assistant", "content": completion}]], answer=["7"]) == [float(well_formed)]
+def test_format_is_rewarded_whatever_the_answer(completion: str, reward: float) -> None:
+    assert format_reward([[{"role": "assistant", "content": completion}]], answer=["7"]) == [reward]

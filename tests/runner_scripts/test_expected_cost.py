@@ -1,6 +1,4 @@
-"""The computed costs: sizes against the models' published ones, and the document against the configs."""
-
-from pathlib import Path
+"""Computed costs: sizes against published and real models, and the documentation against the configs."""
 
 import pytest
 import torch
@@ -10,8 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from reasoning_irl.models.loading import LORA_TARGETS
 from runner_scripts import expected_cost
 from runner_scripts.expected_cost import GIB, SHAPES, Shape
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.commands import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -26,12 +23,12 @@ ROOT = Path(__file__).parents[2]
         ("Qwen/Qwen2.5-7B-Instruct", 7.62),
     ],
 )
-def test_a_shape_has_as_many_weights_as_its_model_card_says(name: str, billions: float) -> None:
+def test_parameter_counts_match_the_model_cards(name: str, billions: float) -> None:
     assert SHAPES[name].parameters / 1e9 == pytest.approx(billions, abs=0.006)
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_weights_adapter_and_cache_are_those_of_a_real_model(is_tied: bool) -> None:
+def test_weights_adapter_and_cache_match_a_real_model(is_tied: bool) -> None:
     shape = Shape(layers=2, hidden=32, inner=48, heads=4, kv_heads=2, head_size=8, vocabulary=50, is_tied=is_tied)
     config = LlamaConfig(
         num_hidden_layers=shape.layers,
@@ -53,20 +50,20 @@ def test_weights_adapter_and_cache_are_those_of_a_real_model(is_tied: bool) -> N
     assert shape.lora(4) == adapted.get_nb_trainable_parameters()[0]
 
 
-def test_the_document_shows_what_the_configs_say() -> None:
-    document = (ROOT / "docs/experiments.md").read_text()
-    assert expected_cost.table() in document, "python runner_scripts/expected_cost.py prints the table to put there"
+def test_documentation_shows_the_current_costs() -> None:
+    document = (REPOSITORY / "docs/experiments.md").read_text()
+    assert expected_cost.table() in document, "paste the output of python runner_scripts/expected_cost.py"
 
 
-def test_every_experiment_fits_the_card() -> None:
+def test_every_experiment_fits_on_one_gpu() -> None:
     costs = {names: expected_cost.cost(*names) for names in expected_cost.experiments()}
     assert len(costs) == 28
-    for taken in costs.values():
-        assert 0 < taken.memory < 80 * GIB
-        assert 0 < taken.evaluation_memory < 80 * GIB
+    for cost in costs.values():
+        assert 0 < cost.memory < 80 * GIB
+        assert 0 < cost.evaluation_memory < 80 * GIB
 
 
-def test_the_adversary_costs_time_and_memory_on_top_of_the_verifier() -> None:
+def test_airl_costs_more_time_and_memory_than_grpo() -> None:
     airl = expected_cost.cost("qwen7b/7B_1B_config_irl_train", "qwen7b/7B_1B_config_eval")
     grpo = expected_cost.cost("qwen7b/grpo_7B_config_train", "qwen7b/grpo_7B_config_eval")
     assert airl.training > grpo.training

@@ -1,4 +1,4 @@
-"""reproduce.sh: what it lists, what it takes for done, and one table rehearsed from end to end."""
+"""reproduce.sh: what it lists, what it counts as done, and one table rehearsed from end to end."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SMOKE = ["scale=smoke"]
     ("table", "number"),
     [("main", 12), ("noper", 4), ("wgan", 4), ("granularity", 16), ("discriminator", 4), ("medreason", 12)],
 )
-def test_a_table_has_its_runs_each_once_and_of_one_name(table: str, number: int) -> None:
+def test_table_has_every_run_once_with_a_unique_name(table: str, number: int) -> None:
     commands = [reproduce.commands_of(experiment, 3, []) for experiment in reproduce.table_experiments(table)]
     names = [run[0].run_dir.name for run in commands]
     assert len(set(names)) == len(names) == number
@@ -31,12 +31,12 @@ def test_a_table_has_its_runs_each_once_and_of_one_name(table: str, number: int)
         assert [command.kind for command in run] == ["train", "evaluate", *["evaluate_irl"] * is_airl]
 
 
-def test_a_table_that_there_is_not_is_answered_with_those_there_are() -> None:
+def test_unknown_table_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="granularity"):
         reproduce.table_experiments("mian")
 
 
-def test_an_ablation_is_a_variant_of_the_run_it_is_compared_with() -> None:
+def test_ablation_is_a_variant_of_the_main_run() -> None:
     (experiment, *_) = reproduce.table_experiments("wgan")
     train, evaluate, _ = reproduce.commands_of(experiment, 0, [])
     assert "variant=wgan" in train.arguments
@@ -44,7 +44,7 @@ def test_an_ablation_is_a_variant_of_the_run_it_is_compared_with() -> None:
     assert train.run_dir.name == "llama3b_airl_wgan_seed0"
 
 
-def test_overrides_go_to_the_jobs_that_have_the_key() -> None:
+def test_overrides_are_passed_to_the_jobs_that_have_the_key() -> None:
     overrides = ["scale=smoke", "training.max_steps=3", "eval.n_problems=5"]
     train, evaluate, scored = reproduce.commands_of(reproduce.Experiment(reproduce.AIRL[0]), 0, overrides)
     assert [word in train.arguments for word in overrides] == [True, True, False]
@@ -53,13 +53,13 @@ def test_overrides_go_to_the_jobs_that_have_the_key() -> None:
 
 
 @pytest.mark.parametrize("override", ["seed=1", "wandb.run_name=mine", "training.output_dir=here", "modle.x=1", "wgan"])
-def test_overrides_that_would_mix_up_the_runs_or_mean_nothing_are_refused(override: str) -> None:
+def test_overrides_that_would_mix_up_runs_or_have_no_key_are_rejected(override: str) -> None:
     with pytest.raises(UserError, match=override.partition("=")[0]):
         reproduce.check_overrides([override])
 
 
-class TestWhatIsDone:
-    """Made-up run folders of llama3b's AIRL, at two steps."""
+class TestProgress:
+    """Made-up run folders of an AIRL run with two steps."""
 
     @pytest.fixture(autouse=True)
     def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,10 +79,10 @@ class TestWhatIsDone:
         for file in files:
             (folder / file).touch()
 
-    def test_a_run_that_never_started_is_to_do(self) -> None:
+    def test_run_that_never_started_is_not_done(self) -> None:
         assert self.done() == [False] * 3
 
-    def test_a_run_is_done_at_its_last_step_and_not_before(self) -> None:
+    def test_run_is_done_at_its_last_step(self) -> None:
         (self.run_dir / "config.yaml").touch()
         self.checkpoint(1, "trainer_state.json", "discriminator_state.pt")
         assert self.done() == [False] * 3
@@ -91,26 +91,26 @@ class TestWhatIsDone:
         assert self.done() == [True, False, False]
         assert "training.resume=true" not in self.commands()[0].arguments
 
-    def test_more_steps_than_it_was_run_for_are_a_reason_to_go_on(self) -> None:
+    def test_run_is_resumed_for_more_steps(self) -> None:
         (self.run_dir / "config.yaml").touch()
         self.checkpoint(2, "trainer_state.json", "discriminator_state.pt")
         (train, *_) = self.commands(overrides=[*SMOKE, "training.max_steps=4"])
         assert not train.is_done
         assert "training.resume=true" in train.arguments
 
-    def test_a_last_checkpoint_that_is_half_written_is_not_done(self) -> None:
+    def test_half_written_checkpoint_is_not_done(self) -> None:
         (self.run_dir / "config.yaml").touch()
-        self.checkpoint(2, "trainer_state.json")  # the discriminator's state comes last
+        self.checkpoint(2, "trainer_state.json")  # the discriminator's state is written last
         assert self.done() == [False] * 3
 
-    def test_a_run_cut_off_before_its_first_checkpoint_is_set_aside_and_begun_again(self) -> None:
+    def test_run_without_a_checkpoint_is_moved_and_started_again(self) -> None:
         (self.run_dir / "config.yaml").touch()
         (self.run_dir.with_name("llama3b_airl_seed0.1")).mkdir()
         aside, train, *_ = self.commands()
         assert aside.arguments == ["mv", str(self.run_dir), f"{self.run_dir}.2"]
         assert "training.resume=true" not in train.arguments
 
-    def test_evaluations_are_done_when_their_figures_are_there(self) -> None:
+    def test_evaluations_are_done_if_their_metrics_exist(self) -> None:
         self.checkpoint(2, "trainer_state.json", "discriminator_state.pt")
         metrics = self.run_dir / "metrics.json"
         metrics.write_text(json.dumps({"n_problems": 8}))
@@ -125,7 +125,7 @@ def reproduce_sh(folder: Path, *arguments: str, seeds: str = "0") -> subprocess.
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_dry_run_lists_every_seed_and_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_lists_every_seed_and_writes_nothing(tmp_path: Path) -> None:
     result = reproduce_sh(tmp_path, "noper", "--dry-run", *SMOKE, seeds="0 7")
     assert result.returncode == 0, result.stderr
     *listed, figure = result.stdout.splitlines()
@@ -139,18 +139,18 @@ def test_a_dry_run_lists_every_seed_and_writes_nothing(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_only_some_runs_of_a_table_and_none_is_a_mistake(tmp_path: Path) -> None:
+def test_only_selects_runs_and_must_match_one(tmp_path: Path) -> None:
     result = reproduce_sh(tmp_path, "main", "--only", "qwen3b", "--dry-run")
     *listed, _ = result.stdout.splitlines()
     assert len(listed) == 7
     assert all("qwen3b" in line for line in listed)
     none = reproduce_sh(tmp_path, "main", "--only", "qwen4b", "--dry-run")
     assert none.returncode == 2
-    assert "error: no run of main holds qwen4b" in none.stderr
+    assert "error: no run of main has qwen4b" in none.stderr
 
 
 @pytest.mark.slow
-def test_a_table_is_rehearsed_and_what_is_done_is_left_out_the_next_time(tmp_path: Path) -> None:
+def test_rehearsed_table_is_not_run_again(tmp_path: Path) -> None:
     table = ["wgan", "--only", "qwen3b", *SMOKE]
     first = reproduce_sh(tmp_path, *table)
     assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]

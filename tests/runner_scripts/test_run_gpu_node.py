@@ -1,4 +1,4 @@
-"""The GPU runner on machines of every kind: its own PATH and /sys hold what the machine has."""
+"""The GPU runner on simulated machines, each with its own PATH and /sys."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ raise SystemExit(int(os.environ.get("EXIT", 0)))
 NVIDIA_SMI = """#!/usr/bin/env bash
 case $2 in 0) echo 00000000:3B:00.0 ;; 1) echo 00000000:AF:00.0 ;; *) echo "No devices were found"; exit 6 ;; esac
 """
-# numactl that shows the job how it was bound; cores over 99 are not ours.
+# numactl that tells the job how it was bound; cores above 99 belong to others.
 NUMACTL = """#!/usr/bin/env bash
 [ "$1" != --physcpubind=100-101 ] || exit 1
 export BOUND="$1 $2"
@@ -30,7 +30,7 @@ exec "$@"
 
 
 class Machine:
-    """A machine with the given programs, and the /sys of one whose GPUs 0 and 1 hang on nodes 0 and 1."""
+    """A machine with the given programs, whose GPUs 0 and 1 are attached to NUMA nodes 0 and 1."""
 
     def __init__(self, folder: Path, **programs: str) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Machine:
         (path / "local_cpulist").write_text(cores + "\n")
 
     def run(self, gpu: int, *arguments: str, **environment: str) -> tuple[dict, str, int]:
-        """What the job saw, the runner's own lines, the exit code."""
+        """Returns what the job saw, the output of the runner itself, and the exit code."""
         result = subprocess.run(
             [str(self.bin / "bash"), str(ROOT / f"runner_scripts/{gpu}_run_gpu_node.sh"), *(arguments or ["job.py"])],
             cwd=self.folder,
@@ -77,28 +77,28 @@ def node(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize(("gpu", "binding"), [(0, "0-7,16-23 --preferred=0"), (1, "8-15,24-31 --preferred=1")])
-def test_a_job_runs_on_its_gpu_and_the_cores_beside_it(node: Machine, gpu: int, binding: str) -> None:
+def test_job_runs_on_its_gpu_and_the_cores_of_its_node(node: Machine, gpu: int, binding: str) -> None:
     seen, warnings, code = node.run(gpu)
     assert seen["gpu"] == str(gpu)
-    assert seen["order"] == "PCI_BUS_ID"  # nvidia-smi's order, in which the cores were looked up
+    assert seen["order"] == "PCI_BUS_ID"  # the order in which nvidia-smi counts
     assert seen["bound"] == f"--physcpubind={binding}"
     assert warnings == ""
     assert code == 0
 
 
-def test_devices_that_the_user_has_chosen_are_kept_and_bound_to(node: Machine) -> None:
+def test_devices_chosen_by_the_user_are_kept_and_bound(node: Machine) -> None:
     seen, warnings, _ = node.run(0, CUDA_VISIBLE_DEVICES="1,0")
     assert seen["gpu"] == "1,0"
     assert seen["bound"] == "--physcpubind=8-15,24-31 --preferred=1"
     assert warnings == ""
 
 
-def test_a_job_that_shall_use_no_gpu_is_left_alone(node: Machine) -> None:
+def test_job_without_a_gpu_is_not_bound(node: Machine) -> None:
     seen, warnings, _ = node.run(0, CUDA_VISIBLE_DEVICES="")
     assert (seen["gpu"], seen["bound"], warnings) == ("", None, "")
 
 
-def test_the_exit_code_and_the_arguments_are_passed_on(node: Machine) -> None:
+def test_exit_code_and_arguments_are_passed_on(node: Machine) -> None:
     seen, _, code = node.run(0, "job.py", "a=b c", "list=[1,2]", "glob=*", EXIT="7")
     assert seen["arguments"] == ["a=b c", "list=[1,2]", "glob=*"]
     assert code == 7
@@ -110,28 +110,26 @@ def one_warning(warnings: str) -> str:
     return line
 
 
-def test_without_a_gpu_there_is_one_warning_and_the_job_runs(tmp_path: Path) -> None:
+def test_without_a_gpu_the_job_runs_with_one_warning(tmp_path: Path) -> None:
     seen, warnings, code = Machine(tmp_path, numactl=NUMACTL).run(0)
     assert "no GPU" in one_warning(warnings)
     assert (seen["bound"], code) == (None, 0)
 
 
-def test_a_gpu_that_is_not_there_is_not_replaced_by_another(node: Machine) -> None:
+def test_missing_gpu_is_not_replaced_by_another(node: Machine) -> None:
     seen, warnings, code = node.run(3)
     assert "no GPU 3" in one_warning(warnings)
     assert (seen["gpu"], code) == ("3", 0)
 
 
-def test_without_numactl_there_is_one_warning_and_the_job_runs(tmp_path: Path) -> None:
+def test_without_numactl_the_job_runs_with_one_warning(tmp_path: Path) -> None:
     seen, warnings, code = Machine(tmp_path, nvidia_smi=NVIDIA_SMI).run(1)
     assert "no numactl" in one_warning(warnings)
     assert (seen["gpu"], code) == ("1", 0)
 
 
 @pytest.mark.parametrize(("numa_node", "cores"), [("-1", "0-7"), ("0", "100-101")])
-def test_cores_that_are_unknown_or_lent_to_others_cost_the_binding_alone(
-    node: Machine, numa_node: str, cores: str
-) -> None:
+def test_unknown_or_unavailable_cores_only_cost_the_binding(node: Machine, numa_node: str, cores: str) -> None:
     node.device("0000:3b:00.0", numa_node, cores)
     seen, warnings, code = node.run(0)
     assert "bound" in warnings or "kept" in warnings
@@ -139,23 +137,25 @@ def test_cores_that_are_unknown_or_lent_to_others_cost_the_binding_alone(
     assert (seen["gpu"], seen["bound"], code) == ("0", None, 0)
 
 
-def test_a_stale_override_is_said_and_not_applied(node: Machine) -> None:
+def test_stale_override_is_reported_and_not_applied(node: Machine) -> None:
     stale = {"OVERRIDE": "wandb.run_name=x model.classifier_loss=wgan"}
     seen, warnings, _ = node.run(0, "job.py", "seed=1", **stale)
     assert "NOT applied" in one_warning(warnings)
     assert seen["arguments"] == ["seed=1"]
-    # Half of it, from another experiment's line, is not it.
+    # Passing only a part of it is not enough.
     assert "NOT applied" in node.run(0, "job.py", "wandb.run_name=x", **stale)[1]
 
 
-@pytest.mark.parametrize("passed", [["a=1", "b=[2,3]"], ["a=1 b=[2,3]"]], ids=["in words", "in one piece, as zsh does"])
-def test_an_override_that_is_passed_is_taken_as_its_words(node: Machine, passed: list[str]) -> None:
+@pytest.mark.parametrize(
+    "passed", [["a=1", "b=[2,3]"], ["a=1 b=[2,3]"]], ids=["as words", "as one argument, as in zsh"]
+)
+def test_override_that_is_passed_is_split_into_words(node: Machine, passed: list[str]) -> None:
     seen, warnings, _ = node.run(0, "job.py", *passed, OVERRIDE="a=1 b=[2,3]")
     assert seen["arguments"] == ["a=1", "b=[2,3]"]
     assert warnings == ""
 
 
-def test_a_script_of_the_repository_is_found_from_anywhere(node: Machine) -> None:
+def test_script_of_the_repository_is_found_from_anywhere(node: Machine) -> None:
     config = ["--config-path=configs/llama3b", "--config-name=3B_1B_config_irl_train"]
     result = subprocess.run(
         ["bash", str(ROOT / "runner_scripts/0_run_gpu_node.sh"), "irl_train.py", *config, "--cfg", "job"],
@@ -178,7 +178,7 @@ def test_a_script_of_the_repository_is_found_from_anywhere(node: Machine) -> Non
         ({"CONDA_PREFIX": "on", "CONDA_DEFAULT_ENV": "base"}, ".venv"),
     ],
 )
-def test_the_active_environment_comes_before_the_repository_s(
+def test_active_environment_takes_precedence_over_the_repository(
     node: Machine, environment: dict[str, str], used: str
 ) -> None:
     shutil.copytree(ROOT / "runner_scripts", node.folder / "repository/runner_scripts")
@@ -198,7 +198,7 @@ def test_the_active_environment_comes_before_the_repository_s(
     assert result.stdout.strip() == used
 
 
-def test_without_a_script_its_use_is_shown() -> None:
+def test_without_a_script_the_usage_is_printed() -> None:
     command = ["bash", str(ROOT / "runner_scripts/0_run_gpu_node.sh")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -1,43 +1,34 @@
-"""The list of the published commands, and their rehearsal."""
+"""The list of published commands, and their rehearsal."""
 
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from reasoning_irl.config import register, schema
-from reasoning_irl.config.compose import CONFIGS, SCHEMAS
-from reasoning_irl.config.compose import to_config as checked
+from reasoning_irl.config import schema
+from tests.helpers.configs import compose_any
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "runner_scripts/published_commands.txt").read_text()
 COMMANDS = [line.split() for line in TEXT.splitlines() if line and not line.startswith("#")]
 
 
-def published(folder: str, name: str, overrides: list[str]) -> object:
-    """The config of a command: read by its full name, since `--config-path` is the script's to understand."""
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return checked(compose(f"{folder}/{name}", overrides=overrides), *SCHEMAS.values())
-
-
-def test_there_are_forty_distinct_commands() -> None:
+def test_list_has_forty_distinct_commands() -> None:
     assert len(COMMANDS) == 40
     assert len({tuple(command) for command in COMMANDS}) == 40
 
 
 @pytest.mark.parametrize("block", re.split(r"\n\n", TEXT)[1:], ids=lambda block: re.sub(r"\s+", " ", block)[:60])
-def test_a_block_is_a_run_and_what_reads_it(block: str) -> None:
+def test_block_is_a_run_and_its_evaluations(block: str) -> None:
     training, *evaluations = [line.split() for line in block.strip().splitlines()]
     assert training[0] != "evaluate.py"
-    trained = published(training[1], training[2], training[3:])
+    trained = compose_any(f"{training[1]}/{training[2]}", *training[3:])
     assert isinstance(trained, schema.TrainConfig)
     assert evaluations
     for script, folder, name, *overrides in evaluations:
         assert script == "evaluate.py"
-        evaluated = published(folder, name, overrides)
+        evaluated = compose_any(f"{folder}/{name}", *overrides)
         assert isinstance(evaluated, schema.EvalConfig)
         assert evaluated.run_dir == trained.training.output_dir
 
@@ -48,7 +39,7 @@ def smoke(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_rehearsal_runs_training_before_what_reads_it_and_empties_its_folder_alone(tmp_path: Path) -> None:
+def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_path: Path) -> None:
     for name in ("smoke/earlier", "kept"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
     result = smoke(tmp_path, "qwen3b.*wgan")
@@ -63,8 +54,8 @@ def test_a_rehearsal_runs_training_before_what_reads_it_and_empties_its_folder_a
 
 
 @pytest.mark.slow
-def test_a_rehearsal_goes_on_after_a_failure_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "nonsense")  # which every job refuses
+def test_rehearsal_continues_after_a_failure_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "nonsense")  # every job rejects it
     result = smoke(tmp_path, "qwen3b.*wgan")
     assert result.returncode == 1
     assert result.stdout.count("FAILED") == 3
@@ -72,9 +63,9 @@ def test_a_rehearsal_goes_on_after_a_failure_and_says_so(tmp_path: Path, monkeyp
     assert "0 of 3 commands ok" in result.stdout
 
 
-def test_a_pattern_that_no_command_holds_is_refused_and_empties_nothing(tmp_path: Path) -> None:
+def test_pattern_without_a_command_is_an_error_and_empties_nothing(tmp_path: Path) -> None:
     (tmp_path / "outputs/smoke/earlier").mkdir(parents=True)
     result = smoke(tmp_path, "no such thing")
     assert result.returncode == 2
-    assert result.stderr == "error: no published command holds: no such thing\n"
+    assert result.stderr == "error: no published command matches: no such thing\n"
     assert (tmp_path / "outputs/smoke/earlier").is_dir()

@@ -1,13 +1,12 @@
-"""The alternation on a tiny real model: what each step may and may not touch."""
+"""AIRL end to end on a tiny model: what each step may and may not change."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
@@ -20,7 +19,9 @@ from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
 from reasoning_irl.training.discriminator import label_batch
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.configs import compose_tiny
+from tests.helpers.models import save_tiny_model
 from tests.helpers.tokenizers import byte_level
+from tests.helpers.traces import read_rows
 
 SMALL = [
     "warm_start.enabled=false",
@@ -57,12 +58,12 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def logged(checkpoint: Path, name: str) -> list[float]:
-    lines = [json.loads(line) for line in (checkpoint.parent / "train_log.jsonl").read_text().splitlines()]
-    return [line[name] for line in lines if name in line]
+    """The logged values of a metric, in order."""
+    return [line[name] for line in read_rows(checkpoint.parent / "train_log.jsonl") if name in line]
 
 
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """Collects what the trainer hands to the policy's loss."""
+    """Collects the inputs of the policy loss."""
     seen: list[dict[str, torch.Tensor]] = []
     original = AIRLTrainer._compute_loss
 
@@ -74,7 +75,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     return seen
 
 
-def test_a_run_moves_policy_and_reward_model_and_logs_the_discriminators_health(run: Run) -> None:
+def test_run_trains_both_models_and_logs_the_discriminator(run: Run) -> None:
     checkpoint = run("a")
     start = policy_weights(checkpoint.parent / "embedded")
     assert not same(start, policy_weights(checkpoint))
@@ -88,7 +89,7 @@ def test_a_run_moves_policy_and_reward_model_and_logs_the_discriminators_health(
         assert len(logged(checkpoint, name)) == 2
 
 
-def test_training_never_looks_at_the_answer_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_never_reads_the_answer_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = policy_weights(run("with_answers"))
     original = Record.as_row
     monkeypatch.setattr(Record, "as_row", lambda self: original(self) | {"answer": "17"})
@@ -99,7 +100,7 @@ def test_equal_seeds_give_equal_runs(run: Run) -> None:
     assert same(policy_weights(run("a")), policy_weights(run("b")))
 
 
-def test_no_reward_update_a_step_leaves_the_discriminator_as_it_was(run: Run) -> None:
+def test_without_reward_updates_the_discriminator_does_not_change(run: Run) -> None:
     checkpoint = run("frozen", "model.reward_updates_per_policy_step=0", "model.reward_warmup_steps=0")
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     learnt = load_reward_model(checkpoint / "reward_model", tokenizer).state_dict()
@@ -108,22 +109,22 @@ def test_no_reward_update_a_step_leaves_the_discriminator_as_it_was(run: Run) ->
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_n_reward_updates_a_policy_step_are_n_optimiser_steps(run: Run, n: int) -> None:
+def test_every_reward_update_is_an_optimiser_step(run: Run, n: int) -> None:
     checkpoint = run("n", f"model.reward_updates_per_policy_step={n}")
     state = torch.load(checkpoint / "discriminator_state.pt", weights_only=False)
     steps = {int(s["step"]) for s in state["discriminator"]["optimizer"]["state"].values()}
-    assert steps == {2 + 2 * n}  # two of the warm-up
+    assert steps == {2 + 2 * n}  # two are the warm-up
 
 
-def test_guard_at_chance_leaves_every_policy_weight_as_it_was(run: Run) -> None:
-    # Momentum and weight decay move weights even where the gradient is zero.
+def test_guard_at_chance_changes_no_policy_weight(run: Run) -> None:
+    # Momentum and weight decay change weights even if the gradient is zero.
     guard = ["guard.enabled=true", "guard.min_auroc=1.0", "training.weight_decay=0.5"]
     checkpoint = run("guarded", *guard)
     assert same(policy_weights(checkpoint.parent / "embedded"), policy_weights(checkpoint))
     assert logged(checkpoint, "policy/skipped") == [1.0, 1.0]
 
 
-def test_guard_follows_the_running_mean() -> None:
+def test_guard_uses_the_running_mean() -> None:
     guard = CollapseGuard(GuardConfig(enabled=True, min_auroc=0.6, smoothing=0.5))
     guard.update(0.8)
     assert guard.reason_to_skip() is None
@@ -133,10 +134,8 @@ def test_guard_follows_the_running_mean() -> None:
     assert guard.reason_to_skip() is None
 
 
-def test_rewards_stand_at_their_own_tokens_when_prompts_differ_in_length(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Re-packing or another padding side would move advantages to other tokens.
+def test_rewards_stay_at_their_tokens_if_prompts_differ_in_length(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Packing rows or padding on another side would shift advantages to other tokens.
     seen = captured(monkeypatch)
     checkpoint = run(
         "aligned",
@@ -160,15 +159,15 @@ def test_rewards_stand_at_their_own_tokens_when_prompts_differ_in_length(
         with torch.no_grad():
             rewards = model.rewards(alone)[0]
         advantages = inputs["advantages"][row][mask]
-        # With gamma 0 an advantage is the reward, shifted and scaled by the group: perfectly correlated.
+        # With gamma 0, an advantage is the reward shifted and scaled by the group, so the two correlate perfectly.
         assert torch.corrcoef(torch.stack([rewards, advantages]))[0, 1] > 0.999
         assert (inputs["advantages"][row][~mask] == 0).all()
 
 
-def test_the_policys_gradient_is_that_of_its_sequences_one_by_one_when_prompts_differ_in_length(
+def test_policy_gradient_is_the_sum_over_single_sequences_if_prompts_differ_in_length(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap: a loss that packs rows to the left shifts (B, T) advantages wherever prompts differ in length."""
+    """Trap: a loss that packs rows to the left shifts (B, T) advantages if prompts differ in length."""
     lengths: list[set[int]] = []
     original = AIRLTrainer._compute_loss
 
@@ -197,7 +196,7 @@ def test_the_policys_gradient_is_that_of_its_sequences_one_by_one_when_prompts_d
     assert [len(different) > 1 for different in lengths] == [True]
 
 
-def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expert_is_added_to_the_group_of_its_own_prompt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = captured(monkeypatch)
     checkpoint = run(
         "experts",
@@ -214,27 +213,20 @@ def test_the_expert_joins_its_own_prompts_group(run: Run, monkeypatch: pytest.Mo
     for prompt in set(prompts):
         group = [text for p, text in zip(prompts, texts, strict=True) if p == prompt]
         assert len(group) == 5
-        assert any(text.endswith("</answer>") for text in group)  # an untrained policy closes none
+        assert any(text.endswith("</answer>") for text in group)  # an untrained policy writes none
     assert int(inputs["num_items_in_batch"]) == int(inputs["completion_mask"].sum())
 
 
 @pytest.fixture
 def other_family(tmp_path: Path) -> Path:
-    """The folder of a small Llama with another tokenizer than the embedded one: bytes, and few merges."""
-    tokenizer, folder = byte_level(300), tmp_path / "other"
-    tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True, **sizes
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    """A tiny Llama with another tokenizer than the embedded one: bytes and a few merges."""
+    return save_tiny_model(tmp_path / "other", byte_level(300), tie_word_embeddings=True, initializer_range=0.02)
 
 
-def test_a_reward_model_of_another_family_rewards_the_characters_that_the_policy_wrote(
+def test_reward_model_of_another_family_rewards_the_characters_of_the_policy(
     run: Run, other_family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap: rewards used position by position though both models split text differently."""
+    """Trap: rewards used by token position although the two models split text differently."""
     seen = captured(monkeypatch)
     checkpoint = run(
         "two_families",
@@ -266,15 +258,13 @@ def test_a_reward_model_of_another_family_rewards_the_characters_that_the_policy
         means = [sum(covering) / len(covering) for covering in characters]
         spans = spans_of(token_pieces(policy, sequence.completion_ids))
         expected = {at: sum(means[a:b]) / (b - a) for at, (a, b) in enumerate(spans) if b > a}
-        first = min(expected)  # advantages are rewards less the group's mean, which drops out of differences
+        first = min(expected)  # advantages are rewards minus the group's mean, which cancels in differences
         for at, value in expected.items():
             assert advantages[at] - advantages[first] == pytest.approx(value - expected[first], abs=1e-4)
 
 
-def test_all_that_the_discriminator_sees_is_cut_off_where_the_policy_is(
-    run: Run, other_family: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Trap: experts cut after as many tokens of another length tell experts apart by being cut off."""
+def test_experts_are_cut_where_the_policy_is_cut(run: Run, other_family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: experts cut after equally many tokens of another tokenizer can be recognised by their cut."""
     seen: list[tuple[list[TokenSequence], ...]] = []
 
     def spy(expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence], *rest: object):
@@ -288,7 +278,7 @@ def test_all_that_the_discriminator_sees_is_cut_off_where_the_policy_is(
     records = load_train(compose_tiny().dataset)
     targets = [encode_completion(policy, r.target, 16)[0] for r in [*records.train, *records.heldout]]
     expected = {reward.decode(reward(decode(policy, ids))["input_ids"]) for ids in targets}
-    assert len(seen) == 2 + 2 * (1 + 1)  # the warm-up; each step held-out traces, and an update
+    assert len(seen) == 2 + 2 * (1 + 1)  # 2 warm-up updates; per step, the held-out traces and one update
     for experts, samples, perturbed in seen:
         assert {decode(reward, sequence.completion_ids) for sequence in experts} <= expected
         for sequence in [*experts, *samples, *perturbed]:
@@ -299,7 +289,7 @@ def test_all_that_the_discriminator_sees_is_cut_off_where_the_policy_is(
     assert set(replayed) == {sequence for _, samples, _ in seen for sequence in samples}
 
 
-def test_the_airl_form_needs_one_tokenizer(run: Run, other_family: Path) -> None:
+def test_airl_form_needs_a_shared_tokenizer(run: Run, other_family: Path) -> None:
     with pytest.raises(UserError, match="reward_form=airl"):
         run("form", f"model.reward_name={other_family}", "model.reward_form=airl", "model.reward_warmup_steps=0")
 
@@ -320,13 +310,13 @@ def test_the_airl_form_needs_one_tokenizer(run: Run, other_family: Path) -> None
     ],
     ids=lambda overrides: overrides[0],
 )
-def test_every_variant_takes_its_steps(run: Run, overrides: list[str]) -> None:
+def test_every_variant_trains(run: Run, overrides: list[str]) -> None:
     checkpoint = run("variant", *overrides)
     assert all(torch.tensor(logged(checkpoint, "discriminator/loss")).isfinite())
     assert (checkpoint / "reward_model" / "reward_spec.json").is_file()
 
 
-def test_accumulation_does_not_change_the_step(run: Run) -> None:
+def test_gradient_accumulation_does_not_change_the_step(run: Run) -> None:
     whole = policy_weights(run("whole", "training.max_steps=1", "training.save_steps=1"))
     halves = run(
         "halves",
@@ -339,8 +329,8 @@ def test_accumulation_does_not_change_the_step(run: Run) -> None:
         torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=2e-5)
 
 
-def test_resume_goes_on_where_an_uninterrupted_run_is(run: Run) -> None:
-    """Weights of both models, optimisers, expert stream, replay buffer, random streams and data position continue."""
+def test_resumed_run_equals_an_uninterrupted_one(run: Run) -> None:
+    """Both models, their optimisers, the expert stream, the replay buffer and all random states are restored."""
     steps = ["training.max_steps=4", "training.save_steps=2"]
     straight = run("straight", *steps)
     expected, end = policy_weights(straight), torch.load(straight / "discriminator_state.pt", weights_only=False)
@@ -353,9 +343,9 @@ def test_resume_goes_on_where_an_uninterrupted_run_is(run: Run) -> None:
     assert same(expected, policy_weights(resumed))
 
 
-def test_the_folder_of_another_run_is_refused_and_left_alone(run: Run) -> None:
+def test_folder_of_another_run_is_refused_and_not_changed(run: Run) -> None:
     checkpoint = run("a")
     before = (checkpoint.parent / "config.yaml").read_text()
-    with pytest.raises(UserError, match=r"holds another run.*training\.output_dir"):
+    with pytest.raises(UserError, match=r"already contains a run.*training\.output_dir"):
         run("a", "seed=5")
     assert (checkpoint.parent / "config.yaml").read_text() == before

@@ -10,7 +10,7 @@ from reasoning_irl.config.schema import ClassifierLoss, Granularity, IRLTrainCon
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
-from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Source, label_batch
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
 from reasoning_irl.training.losses import masked_mean
 
 Make = Callable[..., Discriminator]
@@ -26,7 +26,7 @@ WGAN = ["model.classifier_loss=wgan", "model.reward_micro_batch_size=3"]
 
 @pytest.fixture
 def make(tiny_config: Callable[..., IRLTrainConfig], make_reward_model: Callable[..., RewardModel]) -> Make:
-    """A discriminator on equal weights each time; `sgd` makes a parameter's change its clipped gradient."""
+    """A discriminator with the same weights each time; with `sgd`, parameters change by their clipped gradient."""
 
     def build(*overrides: str, sgd: bool = False, updates: int = 100, **model: object) -> Discriminator:
         config = tiny_config([*overrides]).model
@@ -51,7 +51,7 @@ def batch(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) ->
 
 
 def gradient(discriminator: Discriminator, batch: LabelledBatch) -> Tensor:
-    """What one update with plain SGD takes off the parameters, as one vector."""
+    """What one update with plain SGD subtracts from the parameters, as one vector."""
     before = [p.detach().clone() for p in discriminator.parameters]
     discriminator.update(batch)
     return torch.cat([(b - p.detach()).flatten() for b, p in zip(before, discriminator.parameters, strict=True)])
@@ -64,10 +64,10 @@ def unclipped(*overrides: str) -> list[str]:
 @pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
 @pytest.mark.parametrize("head", list(RewardHead))
 @pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
-def test_the_micro_batch_size_does_not_change_the_gradient(
+def test_micro_batch_size_does_not_change_the_gradient(
     loss: list[str], head: RewardHead, granularity: Granularity, make: Make, batch: LabelledBatch
 ) -> None:
-    """Trap: a loss normalised by each micro-batch, so that its size changes what is learnt."""
+    """Trap: normalising the loss per micro-batch, so that its size affects training."""
     gradients = [
         gradient(
             make(*unclipped(*loss, f"model.reward_micro_batch_size={n}"), sgd=True, head=head, granularity=granularity),
@@ -80,18 +80,18 @@ def test_the_micro_batch_size_does_not_change_the_gradient(
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_micro_batch_size_does_not_change_metrics_or_clipping(make: Make, batch: LabelledBatch) -> None:
+def test_micro_batch_size_does_not_change_metrics_or_clipping(make: Make, batch: LabelledBatch) -> None:
     whole, split = (make(f"model.reward_micro_batch_size={n}").update(batch) for n in (8, 2))
     assert whole == pytest.approx(split, rel=1e-4)
 
 
-def test_the_gradient_is_clipped_as_one(make: Make, batch: LabelledBatch) -> None:
+def test_gradient_is_clipped_by_its_total_norm(make: Make, batch: LabelledBatch) -> None:
     discriminator = make("model.reward_max_grad_norm=0.01", "model.reward_micro_batch_size=2", sgd=True)
     assert gradient(discriminator, batch).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_padding_does_not_change_the_gradient(make: Make, sequences: list[TokenSequence]) -> None:
-    """Trap: padding, here of longer batch mates, that changes the gradient."""
+    """Trap: padding to the longer sequences of a batch changes the gradient."""
     experts, policy = sequences[:2], sequences[2:4]
     narrow = label_batch(experts, policy, [], 0)
     wide = label_batch([*experts, sequences[5]], [*policy, sequences[6]], [], 0)
@@ -100,32 +100,34 @@ def test_padding_does_not_change_the_gradient(make: Make, sequences: list[TokenS
             *(x[[0, 1, 3, 4]] for x in (wide.tokens.prompt_ids, wide.tokens.prompt_mask)),
             *(x[[0, 1, 3, 4]] for x in (wide.tokens.completion_ids, wide.tokens.completion_mask)),
         ),
-        wide.source[[0, 1, 3, 4]],
+        wide.origin[[0, 1, 3, 4]],
         wide.group[[0, 1, 3, 4]],
     )
     a, b = (gradient(make(*unclipped(), sgd=True), x) for x in (narrow, trimmed))
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_label_batch_groups_by_prompt(sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> None:
-    """Trap: a negative grouped by its place in the batch instead of by its own prompt."""
+def test_labelled_batch_is_grouped_by_prompt(
+    sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Trap: grouping a negative by its position in the batch instead of by its prompt."""
     a, b, c = sequences[:3]
     perturbed = [TokenSequence(s.prompt_ids, s.completion_ids[:4]) for s in (b, b, a)]
     policy = [TokenSequence(c.prompt_ids, a.completion_ids), TokenSequence(a.prompt_ids, c.completion_ids)]
     batch = label_batch([a, b], policy, perturbed, tokenizer.pad_token_id)
     assert batch.group.tolist() == [0, 1, 2, 0, 1, 1, 0]
-    assert batch.source.tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert batch.origin.tolist() == [0, 0, 1, 1, 2, 2, 2]
     assert batch.is_expert.tolist() == [True, True, False, False, False, False, False]
     assert batch.tokens.sequences() == [a, b, *policy, *perturbed]
 
 
 @pytest.mark.parametrize("head", list(RewardHead))
-def test_the_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Make, batch: LabelledBatch) -> None:
-    """Trap: WGAN with no Lipschitz control, or a penalty cut off from the parameters."""
+def test_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Make, batch: LabelledBatch) -> None:
+    """Trap: WGAN without a Lipschitz constraint, or a penalty without a gradient to the parameters."""
     gradients = {}
     for weight in (0, 1, 10):
         discriminator = make(*unclipped(*WGAN, f"model.gradient_penalty={weight}"), sgd=True, head=head)
-        set_seed(3)  # equal pairs and mixtures
+        set_seed(3)  # the same pairs and interpolations
         gradients[weight] = gradient(discriminator, batch)
         assert gradients[weight].isfinite().all()
     penalty = gradients[1] - gradients[0]
@@ -133,7 +135,7 @@ def test_the_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Mak
     torch.testing.assert_close(gradients[10] - gradients[0], 10 * penalty, rtol=1e-3, atol=1e-3)
 
 
-def test_the_gradient_penalty_is_the_same_split_or_not(make: Make, batch: LabelledBatch) -> None:
+def test_gradient_penalty_does_not_depend_on_the_micro_batch_size(make: Make, batch: LabelledBatch) -> None:
     found = []
     for size in (1, 3):
         discriminator = make(*unclipped(*WGAN, f"model.reward_micro_batch_size={size}"), sgd=True)
@@ -141,11 +143,11 @@ def test_the_gradient_penalty_is_the_same_split_or_not(make: Make, batch: Labell
         metrics = discriminator.update(batch)
         found.append(metrics["discriminator/gradient_penalty"])
         assert found[-1] > 0
-    # the mixtures are drawn one by one or at once: the same numbers in the same order
+    # Interpolation weights are the same whether they are drawn one by one or all at once.
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_the_gradient_penalty_draws_the_slope_to_one(make: Make, batch: LabelledBatch) -> None:
+def test_gradient_penalty_pulls_the_slope_towards_one(make: Make, batch: LabelledBatch) -> None:
     discriminator = make(*WGAN, "model.reward_learning_rate=0.005", "model.gradient_penalty=10")
     with torch.no_grad():
         discriminator.model.backbone.score.weight *= 200  # far too steep
@@ -155,8 +157,8 @@ def test_the_gradient_penalty_draws_the_slope_to_one(make: Make, batch: Labelled
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_n_updates_are_n_optimiser_steps(n: int, make: Make, batch: LabelledBatch) -> None:
-    """Trap: several updates accumulated to one step."""
+def test_every_update_is_an_optimiser_step(n: int, make: Make, batch: LabelledBatch) -> None:
+    """Trap: several updates accumulated into one step."""
     discriminator = make("model.reward_micro_batch_size=3")
     for _ in range(n):
         discriminator.update(batch)
@@ -166,7 +168,7 @@ def test_n_updates_are_n_optimiser_steps(n: int, make: Make, batch: LabelledBatc
     assert all(p.grad is None for p in discriminator.parameters)
 
 
-def test_a_restarted_discriminator_takes_the_same_steps(make: Make, batch: LabelledBatch) -> None:
+def test_restored_discriminator_takes_the_same_steps(make: Make, batch: LabelledBatch) -> None:
     overrides = ["model.reward_lr_scheduler_type=cosine", "model.reward_warmup_ratio=0.1"]
     discriminator, resumed = make(*overrides), make(*overrides)
     for _ in range(12):
@@ -180,10 +182,10 @@ def test_a_restarted_discriminator_takes_the_same_steps(make: Make, batch: Label
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("head", list(RewardHead))
-def test_a_separable_toy_is_learnt(
+def test_separable_toy_data_is_learnt(
     loss: str, head: RewardHead, make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Negatives all hold a marker that no expert has: the word `shells` as the second token."""
+    """All negatives have a marker that no expert has: the word `shells` as their second token."""
     marker = tokenizer.convert_tokens_to_ids("shells")
 
     def toy(rows: slice) -> LabelledBatch:
@@ -191,35 +193,35 @@ def test_a_separable_toy_is_learnt(
         negatives = [TokenSequence(s.prompt_ids, (s.completion_ids[0], marker, *s.completion_ids[2:])) for s in experts]
         return label_batch(experts, [], negatives, tokenizer.pad_token_id)
 
-    alone = "model.reward_lm_coef=0"  # the loss by itself, without the regulariser
+    alone = "model.reward_lm_coef=0"  # the loss alone, without the regulariser
     discriminator = make(f"model.classifier_loss={loss}", "model.reward_learning_rate=0.01", alone, head=head)
     train, test = toy(slice(0, 24)), toy(slice(24, 40))
     for _ in range(59):
         discriminator.update(train)
     scores = discriminator.trace_scores(discriminator.rewards(test.tokens), test.tokens)
     ordered = scores[test.is_expert][:, None] > scores[~test.is_expert][None]
-    if loss == "pairwise":  # which compares traces of one prompt only
+    if loss == "pairwise":  # compares only traces of the same prompt
         ordered = ordered.diagonal()
     assert ordered.float().mean().item() > 0.95
-    if loss == "bce":  # the others compare traces and fix no zero
+    if loss == "bce":  # the other losses only compare traces and do not fix the zero
         metrics = discriminator.update(train)
         assert metrics["discriminator/accuracy_expert"] > 0.95
         assert metrics["discriminator/accuracy_perturbed"] > 0.95
 
 
-def test_accuracies_are_kept_apart_by_source(make: Make, batch: LabelledBatch) -> None:
+def test_accuracies_are_reported_by_origin(make: Make, batch: LabelledBatch) -> None:
     discriminator = make(sgd=True)
     tokens = batch.tokens
     with torch.no_grad():
         looks_expert = masked_mean(discriminator.logits(tokens), tokens.completion_mask) > 0
     metrics = discriminator.update(batch)
-    for source in Source:
-        rows = batch.source == source
-        right = looks_expert[rows] if source == Source.expert else ~looks_expert[rows]
-        assert metrics[f"discriminator/accuracy_{source.name}"] == pytest.approx(right.float().mean().item())
+    for origin in Origin:
+        rows = batch.origin == origin
+        right = looks_expert[rows] if origin == Origin.expert else ~looks_expert[rows]
+        assert metrics[f"discriminator/accuracy_{origin.name}"] == pytest.approx(right.float().mean().item())
 
 
-def test_no_accuracy_is_given_for_a_source_that_is_not_there(
+def test_missing_origin_has_no_accuracy(
     make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     batch = label_batch(sequences[:2], sequences[2:4], [], tokenizer.pad_token_id)
@@ -228,7 +230,7 @@ def test_no_accuracy_is_given_for_a_source_that_is_not_there(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_label_smoothing_does_not_change_accuracies(smoothing: float, make: Make, batch: LabelledBatch) -> None:
-    """Trap: smoothed labels read as masks."""
+    """Trap: smoothed labels used as masks."""
     plain = make("model.disc_label_smoothing=0.1").update(batch)
     other = make(f"model.disc_label_smoothing={smoothing}").update(batch)
     names = [name for name in plain if "accuracy" in name]
@@ -237,10 +239,10 @@ def test_label_smoothing_does_not_change_accuracies(smoothing: float, make: Make
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_the_airl_form_takes_off_the_policys_log_probability(
+def test_airl_form_subtracts_the_log_probability_of_the_policy(
     granularity: Granularity, make: Make, batch: LabelledBatch
 ) -> None:
-    """f - log pi (Fu et al. 2018); on a coarser granularity the mean of log pi over a segment."""
+    """f - log pi (Fu et al. 2018); at coarser granularities, the mean of log pi over a segment."""
     discriminator = make("model.reward_micro_batch_size=3", granularity=granularity)
     tokens, policy_logps = batch.tokens, -torch.rand(batch.tokens.completion_ids.shape)
     read = discriminator.model.read_mask(tokens)
@@ -254,12 +256,12 @@ def test_the_airl_form_takes_off_the_policys_log_probability(
     torch.testing.assert_close(rewards, back_fill(f - pooled, read), rtol=1e-4, atol=1e-5)
 
 
-def test_the_airl_form_is_what_the_loss_sees(make: Make, batch: LabelledBatch) -> None:
+def test_loss_is_computed_on_the_airl_form(make: Make, batch: LabelledBatch) -> None:
     discriminator = make("model.reward_micro_batch_size=3")
     base = discriminator.update(batch)["discriminator/loss"]
-    # log pi = -20 everywhere: the logit is about 20, right for 3 experts, wrong for 5 negatives.
+    # log pi = -20 everywhere, so the logit is about 20: right for 3 experts, wrong for 5 negatives.
     logps = torch.full(batch.tokens.completion_ids.shape, -20.0)
-    likely = LabelledBatch(batch.tokens, batch.source, batch.group, logps)
+    likely = LabelledBatch(batch.tokens, batch.origin, batch.group, logps)
     metrics = make("model.reward_micro_batch_size=3").update(likely)
     assert metrics["discriminator/accuracy_expert"] == 1
     assert metrics["discriminator/accuracy_policy"] == metrics["discriminator/accuracy_perturbed"] == 0
@@ -296,7 +298,7 @@ def test_scoring_builds_no_graph_and_changes_nothing(make: Make, batch: Labelled
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_trace_scores_are_means_over_a_traces_own_tokens(make: Make, batch: LabelledBatch) -> None:
+def test_trace_score_is_the_mean_over_the_tokens_of_the_trace(make: Make, batch: LabelledBatch) -> None:
     discriminator = make()
     rewards = discriminator.rewards(batch.tokens)
     lengths = batch.tokens.completion_mask.sum(1).tolist()
@@ -304,8 +306,8 @@ def test_trace_scores_are_means_over_a_traces_own_tokens(make: Make, batch: Labe
     assert discriminator.trace_scores(rewards, batch.tokens).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_likelihood_term_is_of_the_experts_alone(make: Make, batch: LabelledBatch) -> None:
-    """Mean over each expert's own tokens of -log p, then over experts, times the coefficient."""
+def test_likelihood_term_is_only_about_the_experts(make: Make, batch: LabelledBatch) -> None:
+    """The mean of -log p over each expert's own tokens, then over experts, times the coefficient."""
     discriminator = make("model.reward_lm_coef=0.5", head=RewardHead.likelihood)
     with torch.no_grad():
         _, log_likelihood = discriminator.model.logits_and_likelihood(batch.tokens)
@@ -316,5 +318,5 @@ def test_the_likelihood_term_is_of_the_experts_alone(make: Make, batch: Labelled
     assert with_term - without == pytest.approx(0.5 * sum(nll) / 3, rel=1e-4)
 
 
-def test_the_published_losses_are_all_tested() -> None:
+def test_every_loss_is_tested() -> None:
     assert [loss.value for loss in ClassifierLoss] == LOSS_NAMES

@@ -23,7 +23,7 @@ def make_pool(tokenizer: PreTrainedTokenizerFast, records: list[Record]) -> Make
 def test_perturbed_copies_keep_their_own_prompt(
     make_pool: MakePool, tokenizer: PreTrainedTokenizerFast, records: list[Record]
 ) -> None:
-    """Trap: a perturbed negative beside another expert's prompt, or one that changes nothing."""
+    """Trap: a perturbed negative with another expert's prompt, or one that changes nothing."""
     pool = make_pool()
     for record in pool.draw(len(records)):
         copies = pool.perturbed(record, 3)
@@ -36,8 +36,8 @@ def test_perturbed_copies_keep_their_own_prompt(
             assert tokenizer.unk_token_id not in copy.completion_ids
 
 
-def test_a_copy_whose_error_was_cut_off_is_no_negative(make_pool: MakePool, records: list[Record]) -> None:
-    """Trap: an edit behind the cut leaves the expert's own tokens, labelled negative."""
+def test_copy_whose_error_was_cut_off_is_not_used(make_pool: MakePool, records: list[Record]) -> None:
+    """Trap: if the edit is after the cut, the copy is the expert itself, labelled as a negative."""
     pool = make_pool(max_length=8)  # <think>, a line break, and the first equation
     n_copies = 0
     for record in records:
@@ -48,7 +48,7 @@ def test_a_copy_whose_error_was_cut_off_is_no_negative(make_pool: MakePool, reco
     assert n_copies > len(records) / 2
 
 
-def test_the_pool_draws_without_replacement(make_pool: MakePool, records: list[Record]) -> None:
+def test_pool_draws_without_replacement(make_pool: MakePool, records: list[Record]) -> None:
     pool = make_pool()
     first, second = ([r.id for r in pool.draw(len(records))] for _ in range(2))
     assert sorted(first) == sorted(second) == sorted(r.id for r in records)
@@ -56,14 +56,14 @@ def test_the_pool_draws_without_replacement(make_pool: MakePool, records: list[R
     assert first != [r.id for r in records]
 
 
-def test_the_pool_never_draws_held_out_records(make_pool: MakePool, records: list[Record]) -> None:
-    """Trap: the AUROC on held-out experts measured on experts that were trained on."""
+def test_pool_never_draws_held_out_experts(make_pool: MakePool, records: list[Record]) -> None:
+    """Trap: measuring the held-out AUROC on experts that were trained on."""
     pool = make_pool(n_drawn=10)
     assert {r.id for r in pool.draw(100)} == {r.id for r in records[:10]}
-    assert pool.sequence(records[-1]).completion_ids  # yet they can be encoded
+    assert pool.sequence(records[-1]).completion_ids  # but they can be encoded
 
 
-def test_the_pool_resumes_where_it_was(make_pool: MakePool, records: list[Record]) -> None:
+def test_pool_resumes_at_the_same_place(make_pool: MakePool, records: list[Record]) -> None:
     pool, resumed = make_pool(), make_pool(seed=5)
     pool.draw(len(records) + 7)
     pool.perturbed(records[0], 2)
@@ -74,7 +74,7 @@ def test_the_pool_resumes_where_it_was(make_pool: MakePool, records: list[Record
         assert [pool.perturbed(r, 2) for r in drawn] == [resumed.perturbed(r, 2) for r in drawn]
 
 
-def test_the_pools_state_is_a_snapshot(make_pool: MakePool) -> None:
+def test_state_of_the_pool_is_a_snapshot(make_pool: MakePool) -> None:
     pool, resumed = make_pool(), make_pool()
     pool.draw(3)
     state = pool.state_dict()
@@ -83,7 +83,7 @@ def test_the_pools_state_is_a_snapshot(make_pool: MakePool) -> None:
     assert resumed.draw(9) == expected
 
 
-def test_an_empty_data_set_is_an_error(make_pool: MakePool) -> None:
+def test_empty_data_set_is_an_error(make_pool: MakePool) -> None:
     with pytest.raises(DataError, match="empty"):
         make_pool([])
 
@@ -93,7 +93,7 @@ def samples(start: int, stop: int) -> list[TokenSequence]:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 25])
-def test_replay_keeps_the_newest(chunk: int) -> None:
+def test_replay_buffer_keeps_the_newest_samples(chunk: int) -> None:
     buffer = ReplayBuffer(10, seed=0)
     for start in range(0, 50, chunk):
         buffer.add(samples(start, min(start + chunk, 50)))
@@ -101,20 +101,20 @@ def test_replay_keeps_the_newest(chunk: int) -> None:
     assert sorted(s.completion_ids[0] for s in buffer.draw(10)) == list(range(40, 50))
 
 
-def test_replay_draws_different_samples_and_no_more_than_there_are() -> None:
+def test_replay_buffer_draws_distinct_samples_and_no_more_than_it_has() -> None:
     buffer = ReplayBuffer(10, seed=0)
     assert buffer.draw(4) == []
     buffer.add(samples(0, 3))
     assert sorted(s.completion_ids[0] for s in buffer.draw(4)) == [0, 1, 2]
 
 
-def test_replay_of_capacity_zero_keeps_nothing() -> None:
+def test_replay_buffer_of_capacity_zero_stays_empty() -> None:
     buffer = ReplayBuffer(0, seed=0)
     buffer.add(samples(0, 5))
     assert len(buffer) == 0
 
 
-def test_replay_resumes_where_it_was() -> None:
+def test_replay_buffer_resumes_at_the_same_place() -> None:
     buffer, resumed = ReplayBuffer(10, seed=0), ReplayBuffer(10, seed=9)
     buffer.add(samples(0, 14))
     buffer.draw(3)

@@ -1,40 +1,57 @@
 """GRPO on verifiable rewards: the job end to end on a tiny model."""
 
-import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from reasoning_irl.config.schema import GRPOTrainConfig
 from reasoning_irl.training import jobs
 from tests.helpers.configs import compose_config
+from tests.helpers.traces import read_rows
 
 
-def grpo_config(*overrides: str) -> GRPOTrainConfig:
-    return compose_config("qwen3b/grpo_3B_config_train", GRPOTrainConfig, "scale=smoke", *overrides)
+def answer_reward(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
+    return [float(len(messages[-1]["content"]) % 2) for messages in completions]
 
 
-def test_a_run_learns_from_the_answer_key_and_writes_its_samples_down(tmp_path: Path) -> None:
+def format_reward(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
+    return [float(len(messages[-1]["content"]) % 3 == 0) for messages in completions]
+
+
+@pytest.fixture(autouse=True)
+def _rewards_that_an_untrained_model_earns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained model has no right answer and no correct format: reward the length of its text instead."""
+    monkeypatch.setattr(jobs, "answer_reward", answer_reward)
+    monkeypatch.setattr(jobs, "format_reward", format_reward)
+
+
+def train(run: Path, *overrides: str) -> Path:
+    given = ("scale=smoke", f"training.output_dir={run}", *overrides)
+    return jobs.train_grpo(compose_config("qwen3b/grpo_3B_config_train", GRPOTrainConfig, *given))
+
+
+def test_run_trains_the_policy_and_logs_its_samples(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    checkpoint = jobs.train_grpo(
-        grpo_config(f"training.output_dir={run}", "model.policy_lora.rank=0", "training.learning_rate=0.01")
-    )
+    checkpoint = train(run, "model.policy_lora.rank=0", "training.learning_rate=0.01")
     before = AutoModelForCausalLM.from_pretrained(run / "embedded").state_dict()
     after = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
     assert before.keys() == after.keys()
-    log = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    log = read_rows(run / "train_log.jsonl")
     assert {"rewards/answer_reward/mean", "rewards/format_reward/mean"} <= log[0].keys()
-    rows = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
+    rows = read_rows(run / "completions.jsonl")
     assert {row["step"] for row in rows} == {1, 2}
     assert all(row["token_rewards"] is None and len(row["advantages"]) == len(row["tokens"]) for row in rows)
 
 
-def test_the_format_is_rewarded_with_its_weight(tmp_path: Path) -> None:
-    """A tiny model starts with neither right answers nor form: the total is the weighted sum of both all the same."""
-    run = tmp_path / "run"
-    jobs.train_grpo(grpo_config(f"training.output_dir={run}", "verifier.format_weight=0.5"))
-    for line in map(json.loads, (run / "train_log.jsonl").read_text().splitlines()):
-        if "reward" in line:
-            expected = line["rewards/answer_reward/mean"] + 0.5 * line["rewards/format_reward/mean"]
-            torch.testing.assert_close(line["reward"], expected)
+def test_rewards_are_added_with_their_weights(tmp_path: Path) -> None:
+    train(tmp_path / "run", "verifier.answer_weight=2", "verifier.format_weight=0.5")
+    lines = [line for line in read_rows(tmp_path / "run/train_log.jsonl") if "reward" in line]
+    for line in lines:
+        answer, form = line["rewards/answer_reward/mean"], line["rewards/format_reward/mean"]
+        assert line["reward"] == pytest.approx(2 * answer + 0.5 * form)
+    assert any(line["rewards/answer_reward/mean"] for line in lines)
+    assert any(line["rewards/format_reward/mean"] for line in lines)

@@ -5,8 +5,9 @@ import torch
 
 from reasoning_irl.config.schema import ClassifierLoss
 from reasoning_irl.training.losses import (
+    LOSSES,
+    LossInputs,
     bce_loss,
-    discriminator_loss,
     masked_mean,
     pairwise_loss,
     sequence_weights,
@@ -23,8 +24,12 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
+def test_every_loss_has_a_row() -> None:
+    assert set(LOSSES) == set(ClassifierLoss)
+
+
 def test_bce_by_hand() -> None:
-    """Each sequence is the mean over its own tokens; masked tokens (99) count for nothing."""
+    """Each sequence counts as the mean over its own tokens; masked tokens (99) are ignored."""
     logits = torch.tensor([[LN3, 0.0, 99.0], [LN3, 99.0, 99.0]])
     # expert: D = 3/4 and 1/2: -(ln .75 + ln .5) / 2; negative: D = 3/4: -ln .25; then the mean of the two.
     expert = -(math.log(0.75) + math.log(0.5)) / 2
@@ -32,7 +37,7 @@ def test_bce_by_hand() -> None:
     assert bce_loss(logits, MASK, EXPERT_FIRST, 0.0, False).item() == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_label_smoothing_gives_published_targets() -> None:
+def test_label_smoothing_uses_the_published_targets() -> None:
     """Trap: smoothing .1 means targets .95 and .05, not .9 and .1."""
     logits = torch.tensor([[LN3], [-LN3]])
     # D = 3/4 for the expert, 1/4 for the negative: each costs -(.95 ln .75 + .05 ln .25).
@@ -41,7 +46,7 @@ def test_label_smoothing_gives_published_targets() -> None:
     assert loss.item() == pytest.approx(each, rel=1e-6)
 
 
-def test_smoothed_targets_are_where_the_gradient_vanishes() -> None:
+def test_gradient_is_zero_at_the_smoothed_targets() -> None:
     logits = torch.tensor([[math.log(0.95 / 0.05)], [math.log(0.05 / 0.95)]], requires_grad=True)
     bce_loss(logits, torch.ones(2, 1), EXPERT_FIRST, 0.1, True).backward()
     assert logits.grad is not None
@@ -49,11 +54,11 @@ def test_smoothed_targets_are_where_the_gradient_vanishes() -> None:
 
 
 @pytest.mark.parametrize("kind", [ClassifierLoss.wgan, ClassifierLoss.pairwise])
-def test_label_smoothing_leaks_into_no_other_loss(kind: ClassifierLoss) -> None:
-    """Trap: smoothed labels used as real/fake masks (0.95 of an expert, 0.05 of a negative)."""
+def test_label_smoothing_affects_no_other_loss(kind: ClassifierLoss) -> None:
+    """Trap: smoothed labels used as masks (0.95 of an expert, 0.05 of a negative)."""
     logits, group = torch.randn(4, 5), torch.tensor([0, 1, 0, 1])
     is_expert, mask = torch.tensor([True, True, False, False]), torch.ones(4, 5)
-    plain, smoothed = (discriminator_loss(kind, logits, mask, is_expert, group, s, False) for s in (0.0, 0.3))
+    plain, smoothed = (LOSSES[kind](LossInputs(logits, mask, is_expert, group, s, False)) for s in (0.0, 0.3))
     assert torch.equal(plain, smoothed)
 
 
@@ -76,14 +81,14 @@ def test_class_balance_with_one_class_is_finite(all_expert: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", list(ClassifierLoss))
-def test_each_sequence_weighs_the_same_whatever_its_length(kind: ClassifierLoss) -> None:
-    """Trap: a mean over all tokens lets long traces count for more than short ones."""
+def test_sequences_have_equal_weight_whatever_their_length(kind: ClassifierLoss) -> None:
+    """Trap: a mean over all tokens gives long traces more weight than short ones."""
     logits = torch.tensor([[0.3, 0, 0, 0], [-0.2, -0.2, -0.2, -0.2], [0.7, 0.7, 0, 0]], requires_grad=True)
     mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
     is_expert, group = torch.tensor([True, False, False]), torch.tensor([0, 0, 0])
-    loss = discriminator_loss(kind, logits, mask, is_expert, group, 0.1, False)
+    loss = LOSSES[kind](LossInputs(logits, mask, is_expert, group, 0.1, False))
     short = torch.tensor([[0.3], [-0.2], [0.7]], requires_grad=True)
-    same = discriminator_loss(kind, short, torch.ones(3, 1), is_expert, group, 0.1, False)
+    same = LOSSES[kind](LossInputs(short, torch.ones(3, 1), is_expert, group, 0.1, False))
     torch.testing.assert_close(loss, same)
     (gradient,) = torch.autograd.grad(loss, logits)
     (short_gradient,) = torch.autograd.grad(same, short)
@@ -100,7 +105,7 @@ def test_wgan_by_hand() -> None:
 
 
 def test_pairwise_by_hand() -> None:
-    """Trap: pairs across prompts; here they would be ordered the wrong way and cost much more."""
+    """Trap: pairs across prompts, which here would be in the wrong order and cost much more."""
     # expert A 2, expert B 10, negative of A 1, negative of B 7: only (2, 1) and (10, 7) are compared.
     logits = torch.tensor([[2.0], [10.0], [1.0], [7.0]])
     is_expert, group = torch.tensor([True, True, False, False]), torch.tensor([0, 1, 0, 1])
@@ -108,7 +113,7 @@ def test_pairwise_by_hand() -> None:
     assert loss.item() == pytest.approx((softplus(-1) + softplus(-3)) / 2, rel=1e-6)
 
 
-def test_pairwise_negative_without_an_expert_meets_every_expert() -> None:
+def test_pairwise_negative_without_an_expert_is_paired_with_every_expert() -> None:
     logits = torch.tensor([[2.0], [4.0], [1.0], [3.0]])
     is_expert, group = torch.tensor([True, True, False, False]), torch.tensor([0, 1, 0, 7])
     # (2, 1) for the first negative; (2, 3) and (4, 3) averaged for the second.
@@ -117,7 +122,7 @@ def test_pairwise_negative_without_an_expert_meets_every_expert() -> None:
     assert loss.item() == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_pairwise_many_negatives_of_one_prompt() -> None:
+def test_pairwise_with_several_negatives_of_one_prompt() -> None:
     logits = torch.tensor([[0.5], [0.0], [1.0], [2.0]])
     is_expert, group = torch.tensor([True, False, False, False]), torch.zeros(4, dtype=torch.long)
     by_hand = (softplus(-0.5) + softplus(0.5) + softplus(1.5)) / 3
@@ -130,7 +135,7 @@ def test_masked_mean_of_an_empty_row_is_zero() -> None:
 
 
 def test_policy_loss_by_hand() -> None:
-    """Ratios 2, 1/2, 1.1, 1 against old log-probabilities; epsilon .2."""
+    """Probability ratios 2, 1/2, 1.1 and 1; epsilon is 0.2."""
     old = torch.tensor([[-1.0, -1.0, -1.0, -1.0], [-1.0, -1.0, -1.0, -1.0]])
     new = old + torch.log(torch.tensor([2.0, 0.5, 1.1, 1.0]))
     advantages = torch.tensor([[1.0, 1.0, 2.0, 0.0], [-1.0, -1.0, -2.0, 3.0]])
@@ -142,17 +147,17 @@ def test_policy_loss_by_hand() -> None:
     assert terms.kl is None
 
 
-def test_policy_loss_clipped_tokens_pass_no_gradient() -> None:
+def test_clipped_tokens_get_no_policy_gradient() -> None:
     old = torch.zeros(1, 4)
     new = torch.log(torch.tensor([[2.0, 0.5, 2.0, 0.5]])).requires_grad_()
     terms = token_policy_loss(new, old, torch.tensor([[1.0, 1.0, -1.0, -1.0]]), 0.2)
     terms.loss.sum().backward()
-    # d(-r A)/d log p = -r A where the clip is not active.
+    # d(-r A)/d log p = -r A if the clip is not active.
     torch.testing.assert_close(new.grad, torch.tensor([[0.0, -0.5, 2.0, 0.0]]))
 
 
-def test_policy_loss_gradient_sign() -> None:
-    """Trap: a flipped sign. A step down the loss makes tokens of positive advantage likelier, per token."""
+def test_policy_gradient_has_the_right_sign() -> None:
+    """Trap: a flipped sign. A gradient step makes tokens with a positive advantage likelier."""
     logits = torch.zeros(1, 3, 4, requires_grad=True)
     logps = torch.log_softmax(logits, -1)[..., 0]
     advantages = torch.tensor([[1.0, -1.0, 0.0]])
@@ -165,8 +170,8 @@ def test_policy_loss_gradient_sign() -> None:
     assert change[2] == 0
 
 
-def test_policy_loss_keeps_tokens_whose_advantage_is_zero() -> None:
-    """Trap: tokens of advantage exactly 0 dropped from the mask; they still pay the KL and stand in the mean."""
+def test_tokens_with_zero_advantage_stay_in_the_loss() -> None:
+    """Trap: dropping tokens whose advantage is exactly 0; they still have a KL term and count in the mean."""
     logps = torch.tensor([[-1.0, -1.0, -1.0]], requires_grad=True)
     reference = torch.tensor([[-1.0, -1.0 + LN2, -1.0]])
     advantages, mask = torch.tensor([[0.0, 0.0, 3.0]]), torch.ones(1, 3)
@@ -179,7 +184,7 @@ def test_policy_loss_keeps_tokens_whose_advantage_is_zero() -> None:
     torch.testing.assert_close(terms.kl, torch.tensor([[0.0, 1 - LN2, 0.0]]))
     assert masked_mean(terms.loss, mask).item() == pytest.approx(sum(expected) / 3)
     terms.loss.sum().backward()
-    # d KL / d log p = 1 - exp(q - p) = -1 at token 1: it is drawn towards the reference.
+    # d KL / d log p = 1 - exp(q - p) = -1 at token 1, which pulls it towards the reference.
     torch.testing.assert_close(logps.grad, torch.tensor([[0.0, -0.5, -3.0]]))
 
 

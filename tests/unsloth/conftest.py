@@ -1,4 +1,4 @@
-"""Unsloth must be imported before transformers and TRL; this runs before any test module of the folder is."""
+"""Marks the tests of this folder, and leaves them out if Unsloth is not installed."""
 
 from importlib.util import find_spec
 

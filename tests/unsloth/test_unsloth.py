@@ -1,9 +1,6 @@
-"""The Unsloth backend for real, on a CPU: whole jobs on a tiny Llama, each in a process that imports it first."""
+"""The real Unsloth backend on a CPU: whole jobs on a tiny Llama, each in a process that imports Unsloth first."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,24 +12,20 @@ from reasoning_irl.data.tokens import TokenBatch, collate, encode_record
 from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.models.reward_model import load_reward_model
+from tests.helpers.commands import REPOSITORY, run_python
 from tests.helpers.configs import compose_tiny
+from tests.helpers.traces import read_rows
 
 JOB = Path(__file__).parent / "job.py"
 UNSLOTH = ["scale=smoke", "model.backend=unsloth", "model.embedded.hidden_size=64", "model.embedded.heads=2"]
 
 
 def train(config: str, run: Path, *overrides: str) -> Path:
-    """Runs a job to its end and returns the checkpoint; nothing may be left in the working directory."""
+    """Runs a job and returns its checkpoint; it may leave nothing in the working directory."""
     work = run.parent / f"{run.name}_work"
     work.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(JOB), config, *UNSLOTH, f"training.output_dir={run}", *overrides],
-        cwd=work,
-        env={**os.environ, "PYTHONPATH": str(JOB.parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    overrides = (*UNSLOTH, f"training.output_dir={run}", *overrides)
+    done = run_python(JOB, config, *overrides, cwd=work, PYTHONPATH=str(REPOSITORY))
     assert done.returncode == 0, done.stderr[-4000:]
     assert list(work.iterdir()) == []
     return run / "checkpoint-2"
@@ -52,8 +45,8 @@ def batch(folder: Path) -> TokenBatch:
     return collate(sequences, tokenizer.pad_token_id)
 
 
-def test_airl_on_4_bit_weights_learns_and_logs(airl: Path) -> None:
-    log = [json.loads(line) for line in (airl.parent / "train_log.jsonl").read_text().splitlines()]
+def test_airl_on_4_bit_weights_runs_and_logs(airl: Path) -> None:
+    log = read_rows(airl.parent / "train_log.jsonl")
     assert {"discriminator/heldout_auroc", "policy/entropy", "loss"} <= log[0].keys()
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in log if "loss" in line)
     adapter = json.loads((airl / "adapter_config.json").read_text())
@@ -62,18 +55,18 @@ def test_airl_on_4_bit_weights_learns_and_logs(airl: Path) -> None:
     assert (airl / "reward_model" / "adapter_config.json").is_file()
 
 
-def test_the_policy_reloads_without_unsloth_and_in_4_bits(airl: Path) -> None:
+def test_policy_can_be_loaded_without_unsloth_and_in_4_bits(airl: Path) -> None:
     tokens = batch(airl)
     with torch.no_grad():
         whole, _ = token_logps(load_policy(str(airl)), tokens)
         in_4bit, _ = token_logps(load_policy(str(airl), in_4bit=True), tokens)
     mask = tokens.completion_mask.bool()
     assert torch.isfinite(whole[mask]).all()
-    # NF4 rounds the weights: near, and not the same.
+    # NF4 rounds the weights: close, but not the same.
     assert 0 < (whole - in_4bit)[mask].abs().mean() < 0.3
 
 
-def test_the_reward_model_reloads_to_the_same_scores(airl: Path, tmp_path: Path) -> None:
+def test_loaded_reward_model_gives_the_same_scores(airl: Path, tmp_path: Path) -> None:
     tokens, tokenizer = batch(airl), AutoTokenizer.from_pretrained(airl)
     first = load_reward_model(airl / "reward_model", tokenizer, in_4bit=True)
     with torch.no_grad():
@@ -85,13 +78,13 @@ def test_the_reward_model_reloads_to_the_same_scores(airl: Path, tmp_path: Path)
         )
 
 
-def test_sft_and_then_airl_from_its_run_folder(tmp_path: Path) -> None:
+def test_airl_can_start_from_an_sft_run(tmp_path: Path) -> None:
     sft = train("llama3b/sft_3B_config_train", tmp_path / "sft")
     assert (sft / "adapter_config.json").is_file()
     train("llama3b/3B_1B_config_irl_train", tmp_path / "airl", f"model.checkpoint={sft.parent}")
 
 
-def test_grpo(tmp_path: Path) -> None:
+def test_grpo_runs_and_logs_its_rewards(tmp_path: Path) -> None:
     train("qwen3b/grpo_3B_config_train", tmp_path / "grpo", "model.load_in_4bit=true")
-    log = [json.loads(line) for line in (tmp_path / "grpo" / "train_log.jsonl").read_text().splitlines()]
+    log = read_rows(tmp_path / "grpo" / "train_log.jsonl")
     assert "rewards/answer_reward/mean" in log[0]

@@ -1,4 +1,4 @@
-"""The entry point that every script shares: compose, check, run; errors for people are one line."""
+"""The entry point shared by all scripts: compose, validate and run; user errors are printed as one line."""
 
 import difflib
 import functools
@@ -24,11 +24,9 @@ from reasoning_irl.utils.errors import UserError
 
 
 def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
-    """Like hydra.main, but the job gets a checked dataclass and mistakes end in one line and exit code 2.
+    """Like hydra.main, but passes the job a validated dataclass and reports user errors in one line with exit code 2.
 
-    The config may be of any of the `expected` kinds.
-
-    HYDRA_FULL_ERROR=1 shows the whole trace instead, as it does with Hydra itself.
+    The config may be of any of the `expected` types. HYDRA_FULL_ERROR=1 shows the full traceback, as in Hydra itself.
     """
 
     def decorate(job: Callable[[Any], None]) -> Callable[[], None]:
@@ -37,14 +35,14 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
 
         @functools.wraps(job)
         def task(composed: DictConfig) -> None:
-            # Caught here as well: Hydra prints a line of its own for an exception that leaves the job.
+            # Caught here as well: Hydra prints its own line for an exception that leaves the job.
             with nullcontext() if shows_trace else _one_line(*expected):
                 job(to_config(composed, *expected))
 
         entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
 
         def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions through to us
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on to us
             with nullcontext() if shows_trace else _one_line(*expected):
                 entry()
 
@@ -55,7 +53,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
 
 @contextmanager
 def _one_line(*expected: type) -> Iterator[None]:
-    """Ends the program with one line and exit code 2 for what the user can put right."""
+    """Ends the program with one line and exit code 2 on errors that the user can fix."""
     try:
         yield
         return
@@ -68,28 +66,28 @@ def _one_line(*expected: type) -> Iterator[None]:
 
 
 def explain(error: Exception, *expected: type) -> str:
-    """One line for an error of composition: the key, what it may be, and the nearest key there is."""
+    """One line for a composition error: the key, its allowed values, and the closest existing key."""
     for cause in _chain(error):
         if isinstance(cause, MissingConfigException):
             return _missing_config(cause)
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
             return f"there is no key {cause.full_key}{_nearest(cause.full_key, *expected)}"
         if isinstance(cause, InterpolationResolutionError) and "recursi" in str(cause.msg).lower():
-            return "run_dir and wandb.run_name follow from each other: give run_dir=FOLDER"
+            return "run_dir and wandb.run_name are derived from each other: set run_dir=FOLDER"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
     return _first_line(str(error))
 
 
 def _missing_config(error: MissingConfigException) -> str:
-    """A choice of a group, or a whole config, that there is not: what there is instead."""
+    """One line for a missing config or group choice, with the alternatives."""
     name = error.missing_cfg_file
     if name is None:
-        return f"{_first_line(str(error))} Give --config-path a folder such as configs/llama3b"
+        return f"{_first_line(str(error))} Set --config-path to a folder such as configs/llama3b"
     if error.options:
         group, _, choice = str(name).rpartition("/")
         return f"{group}={choice} does not exist: choose {group} from {', '.join(error.options)}"
-    return f"there is no config {name}: give --config-name a file of the folder that --config-path names, without .yaml"
+    return f"there is no config {name}: set --config-name to a file in the --config-path folder, without .yaml"
 
 
 def _nearest(key: str, *expected: type) -> str:

@@ -1,6 +1,6 @@
-"""Checks that types alone cannot make: ranges, keys that must agree, files that must be there.
+"""Checks beyond types: ranges, keys that must agree, files that must exist.
 
-All of it runs before torch is imported, so that a mistake costs a second and not a model load.
+They run before torch is imported, so that a mistake shows within a second and not after loading a model.
 """
 
 import dataclasses
@@ -11,11 +11,9 @@ from typing import Any
 from reasoning_irl.config import schema
 from reasoning_irl.utils.errors import ConfigError
 
-GENERATED = (schema.DatasetName.arithmetic, schema.DatasetName.countdown)
-
 
 def validate(config: Any) -> None:
-    """Raises ConfigError for the first value that cannot work."""
+    """Raises ConfigError for the first invalid value."""
     for key, value, metadata in _leaves(config):
         _check_range(key, value, metadata)
     if isinstance(config, schema.IRLEvalConfig):
@@ -31,7 +29,7 @@ def validate(config: Any) -> None:
 
 
 def known_keys(node: type) -> Iterator[str]:
-    """The dotted names of all keys of a schema."""
+    """Yields the dotted names of all keys of a schema."""
     for field in dataclasses.fields(node):
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             yield from (f"{field.name}.{key}" for key in known_keys(field.type))
@@ -62,20 +60,20 @@ def _check_range(key: str, value: Any, metadata: Any) -> None:
 def _check_dataset(dataset: schema.DatasetConfig) -> None:
     if dataset.name == schema.DatasetName.medical_kd:
         dataset.name = schema.DatasetName.medreason
-    if dataset.name in GENERATED:
+    if dataset.name in schema.GENERATED:
         if dataset.path or dataset.test_path:
             raise ConfigError(
-                f"dataset.name={dataset.name} is made by code and reads no file: leave dataset.path and "
-                "dataset.test_path out, or set dataset.name=gsm8k or dataset.name=jsonl"
+                f"dataset.name={dataset.name} is generated and reads no file: remove dataset.path and "
+                "dataset.test_path, or set dataset.name=gsm8k or dataset.name=jsonl"
             )
         if dataset.n_train is None:
-            raise ConfigError(f"dataset.name={dataset.name} has no end: give dataset.n_train")
+            raise ConfigError(f"dataset.name={dataset.name} is endless: set dataset.n_train")
         return
     if dataset.name == schema.DatasetName.jsonl and not dataset.path:
         raise ConfigError("dataset.name=jsonl needs dataset.path=FILE")
     for key, path in (("path", dataset.path), ("test_path", dataset.test_path)):
         if path and not Path(path).exists():
-            raise ConfigError(f"dataset.{key}={path} does not exist: give the path of a file or folder")
+            raise ConfigError(f"dataset.{key}={path} does not exist: use the path of a file or folder")
 
 
 def _check_reward_model(model: schema.RewardModelConfig) -> None:
@@ -84,13 +82,13 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
         model.reward_granularity = alias
     if model.reward_form == schema.RewardForm.airl and model.classifier_loss != schema.ClassifierLoss.bce:
         raise ConfigError(
-            f"model.reward_form=airl is a property of the BCE discriminator: with "
+            f"model.reward_form=airl needs the BCE discriminator: with "
             f"model.classifier_loss={model.classifier_loss} use model.reward_form=logit"
         )
     if model.reward_lm_coef and model.reward_head != schema.RewardHead.likelihood:
         raise ConfigError(
-            f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood: "
-            "it needs model.reward_head=likelihood, or set it to 0"
+            f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood head: "
+            "set model.reward_head=likelihood, or set it to 0"
         )
     if model.reward_lb >= model.reward_ub:
         raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")
@@ -100,7 +98,7 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
         )
     if model.reward_warmup_steps and not model.num_neg_perturbations_per_expert:
         raise ConfigError(
-            "model.reward_warmup_steps trains on perturbations alone: set it to 0, or "
+            "model.reward_warmup_steps needs perturbations as negatives: set it to 0, or "
             "model.num_neg_perturbations_per_expert to at least 1"
         )
 
@@ -109,17 +107,17 @@ def _check_scorer(model: schema.ScorerConfig) -> None:
     kind, separator = model.reward_kind, model.step_separator
     if kind == schema.RewardKind.prm and not separator:
         raise ConfigError(
-            "model.reward_kind=prm is read behind each step: give model.step_separator, the text it was trained with"
+            "model.reward_kind=prm is read after each step: set model.step_separator to the text it was trained with"
         )
     if separator is not None and kind not in (schema.RewardKind.auto, schema.RewardKind.prm):
-        raise ConfigError(f"model.step_separator is for a PRM: leave it out, or leave out model.reward_kind={kind}")
+        raise ConfigError(f"model.step_separator is for a PRM: remove it, or remove model.reward_kind={kind}")
     if (model.positive_token is None) != (model.negative_token is None):
-        raise ConfigError("model.positive_token and model.negative_token are set against each other: give both")
+        raise ConfigError("model.positive_token and model.negative_token are compared with each other: set both")
     if model.positive_token is not None and separator is None:
-        raise ConfigError("model.positive_token is for a PRM that is a language model: give model.step_separator too")
+        raise ConfigError("model.positive_token is for a PRM that is a language model: set model.step_separator too")
     if model.reward_path is not None and _looks_local(model.reward_path) and not Path(model.reward_path).is_dir():
         raise ConfigError(
-            f"model.reward_path={model.reward_path} does not exist: give a folder, or a hub name (owner/name)"
+            f"model.reward_path={model.reward_path} does not exist: use a folder, or a hub name (owner/name)"
         )
 
 
@@ -128,20 +126,20 @@ def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> No
     rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
     if rows % training.num_generations:
         raise ConfigError(
-            f"training.per_device_train_batch_size x gradient_accumulation_steps = {rows} samples a step do not "
-            f"divide into groups of training.num_generations={training.num_generations}"
+            f"training.per_device_train_batch_size x gradient_accumulation_steps = {rows} samples per step cannot "
+            f"be split into groups of training.num_generations={training.num_generations}: make it a multiple"
         )
     prompts = rows // training.num_generations
     with_experts = isinstance(config, schema.IRLTrainConfig) and config.model.add_expert_to_policy_optim
     if with_experts and prompts % training.gradient_accumulation_steps:
         raise ConfigError(
-            f"model.add_expert_to_policy_optim adds a row a prompt: the {prompts} prompts a step must divide by "
-            f"training.gradient_accumulation_steps={training.gradient_accumulation_steps}"
+            f"model.add_expert_to_policy_optim adds one row per prompt: the {prompts} prompts per step must "
+            f"be divisible by training.gradient_accumulation_steps={training.gradient_accumulation_steps}"
         )
 
 
 def _check_4bit(config: schema.TrainConfig) -> None:
-    """4-bit weights cannot be trained themselves."""
+    """4-bit weights are frozen, so both models need LoRA."""
     model = config.model
     loras = {"policy_lora": model.policy_lora}
     if isinstance(model, schema.RewardModelConfig):
@@ -158,14 +156,15 @@ def _check_model(config: schema.TrainConfig) -> None:
     embedded = config.model.embedded
     if embedded.hidden_size % embedded.heads:
         raise ConfigError(
-            f"model.embedded.hidden_size={embedded.hidden_size} must divide by model.embedded.heads={embedded.heads}"
+            f"model.embedded.hidden_size={embedded.hidden_size} must be divisible by "
+            f"model.embedded.heads={embedded.heads}"
         )
     is_arithmetic = config.dataset.name == schema.DatasetName.arithmetic
     if config.warm_start.enabled and not is_arithmetic:
-        raise ConfigError("warm_start.enabled needs dataset.name=arithmetic: only that data has an annotator")
+        raise ConfigError("warm_start.enabled needs dataset.name=arithmetic: only that data set has an annotator")
     if config.model.policy_name == "embedded" and not config.model.checkpoint and not is_arithmetic:
         raise ConfigError(
-            "model.policy_name=embedded speaks only the words of dataset.name=arithmetic: give a folder or a hub name"
+            "model.policy_name=embedded only knows the words of dataset.name=arithmetic: use a folder or a hub name"
         )
     names = {"policy_name": config.model.policy_name, "checkpoint": config.model.checkpoint}
     if isinstance(config.model, schema.RewardModelConfig):
@@ -174,10 +173,10 @@ def _check_model(config: schema.TrainConfig) -> None:
         del names["policy_name"]
     for key, name in names.items():
         if name is not None and _looks_local(name) and not Path(name).is_dir():
-            raise ConfigError(f"model.{key}={name} does not exist: give a model folder, or a hub name (owner/name)")
+            raise ConfigError(f"model.{key}={name} does not exist: use a model folder, or a hub name (owner/name)")
 
 
 def _looks_local(name: str) -> bool:
-    """Whether a model's name cannot be owner/name of the hub."""
+    """Whether a model's name is a path, as it cannot be owner/name on the hub."""
     owner, slash, rest = name.partition("/")
     return owner in ("", ".", "..", "~", "outputs") or not slash or "/" in rest or Path(owner).is_dir()

@@ -1,13 +1,13 @@
-"""Token rewards between two tokenizers, by character offsets.
+"""Carries token rewards from the reward model's tokenizer to the policy's, by character offsets.
 
-A reward is taken as a function on the characters of a completion: a character's reward is the mean over the reward
-model's tokens that cover it, and a policy token's reward is the mean over its own characters. So a constant reward
-stays constant, no token's reward counts for more because it is split differently, and the total weighted by
-characters is carried across exactly. The end token, which has no characters, corresponds to the end token.
+Rewards are treated as a function on the characters of a completion: a character's reward is the mean over the reward
+model's tokens that cover it, and a policy token's reward is the mean over its characters. A constant reward therefore
+stays constant, no token counts more because it is split differently, and the character-weighted total is preserved
+exactly. End tokens, which have no characters, are matched to each other.
 
-A token without characters (a special token in the middle, the mark of a word's start) takes the reward of the
-character it stands before. Bytes that complete no character are read as the character that decoding puts for them,
-so that training and evaluation score the same text.
+A token without characters (a special token in the middle, a word-start marker) takes the reward of the next character.
+Incomplete UTF-8 sequences are read as the character that they decode to, so that training and evaluation score the
+same text.
 
 With equal vocabularies nothing is decoded: completions keep the ids they were sampled with.
 """
@@ -15,27 +15,23 @@ With equal vocabularies nothing is decoded: completions keep the ids they were s
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_prompt
+from reasoning_irl.metrics.traces import Floats, Values
 from reasoning_irl.text.token_spans import token_spans
 from reasoning_irl.text.trace import Span
 from reasoning_irl.utils.errors import DataError
 
-Floats = NDArray[np.float64]
-Values = Sequence[float] | NDArray[np.floating[Any]]
-
 
 def per_character(values: Values, spans: Sequence[Span], length: int) -> Floats:
-    """(L,) the mean of the values (T,) whose spans cover each character.
+    """(L,) for each character, the mean of the values (T,) whose spans cover it.
 
-    A character that no token covers (space that a tokenizer drops) takes the value of the next one that is covered,
-    at the end of the text of the last one.
+    An uncovered character (a space that a tokenizer drops) takes the value of the next covered one or, at the end of
+    the text, of the last one.
     """
     total, count = np.zeros(length), np.zeros(length)
     for value, (start, end) in zip(values, spans, strict=True):
@@ -49,10 +45,10 @@ def per_character(values: Values, spans: Sequence[Span], length: int) -> Floats:
 
 
 def per_token(characters: Floats, spans: Sequence[Span]) -> list[float]:
-    """(T,) the mean of the characters' values (L,) in each span.
+    """(T,) for each span, the mean of its characters' values (L,).
 
-    A token without characters takes the value of the character it stands before, at the end of the text of the last
-    one, and 0 where the text is empty.
+    A token without characters takes the value of the next character or, at the end of the text, of the last one; 0 if
+    the text is empty.
     """
     if characters.size == 0:
         return [0.0] * len(spans)
@@ -66,15 +62,15 @@ def per_token(characters: Floats, spans: Sequence[Span]) -> list[float]:
 
 
 def carry(values: Values, source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
-    """Values of tokens with spans `source` as values of tokens with spans `target`, of one text of `length`."""
+    """Carries values of tokens with spans `source` to tokens with spans `target`, for a text of `length` characters."""
     return per_token(per_character(values, source, length), target)
 
 
 def carry_sums(values: Values, source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
-    """Like `carry`, for values that add up, such as log-probabilities: their sum over tokens stays what it was.
+    """Like `carry`, for values that add up, such as log-probabilities: preserves their sum over tokens.
 
-    A token's value is shared evenly by its characters, and a character's by the tokens of `target`, which leave no
-    gaps. The value of a token without characters goes to the character it stands before.
+    A token's value is split evenly over its characters, and a character's over the `target` tokens that cover it;
+    `target` must have no gaps. The value of a token without characters is added to the next character.
     """
     if length == 0:
         return [float(sum(values)) / len(target)] * len(target)
@@ -90,13 +86,13 @@ def carry_sums(values: Values, source: Sequence[Span], target: Sequence[Span], l
 
 
 def without_gaps(text: str, spans: Sequence[Span]) -> list[Span]:
-    """Spans (T,) with those characters added that a tokenizer drops or joins, so that every character has a token.
+    """Extends spans (T,) over the characters that a tokenizer drops or merges, so that every character has a token.
 
-    White space goes to the token behind it, as in most vocabularies; anything else (an accent joined to its letter),
-    and what is left at the end, to the last token before it that has characters.
+    Whitespace is added to the token after it, as in most vocabularies; anything else (such as an accent merged with its
+    letter), and any remainder at the end, to the last token before it that has characters.
     """
     closed: list[Span] = []
-    reach, last = 0, None  # all before `reach` is covered, up to there by token `last`
+    reach, last = 0, None  # all characters before `reach` are covered; token `last` ends there
     for start, end in spans:
         if end > start and start > reach:
             gap = text[reach:start]
@@ -115,7 +111,7 @@ def without_gaps(text: str, spans: Sequence[Span]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Bridged:
-    """A policy's sequence as the reward model reads it, with the spans of both sides in the one text."""
+    """A policy sequence in the reward model's tokens, with the spans of both tokenizations in the shared text."""
 
     sequence: TokenSequence  # in the reward model's tokens
     length: int  # characters of the completion
@@ -124,7 +120,7 @@ class Bridged:
     has_end: bool
 
     def rewards_of_policy(self, rewards: Sequence[float]) -> list[float]:
-        """The reward model's token rewards (T_reward,) at the policy's tokens (T_policy,)."""
+        """Carries the reward model's token rewards (T_reward,) to the policy's tokens (T_policy,)."""
         if not self.has_end:
             return carry(rewards, self.reward_spans, self.policy_spans, self.length)
         inner = carry(rewards[:-1], self.reward_spans[:-1], self.policy_spans[:-1], self.length)
@@ -132,7 +128,7 @@ class Bridged:
 
 
 class TokenBridge:
-    """From the policy's tokens to the reward model's, for the prompts of the given records."""
+    """Converts policy sequences to the reward model's tokens, for the prompts of the given records."""
 
     def __init__(
         self, policy: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase, records: Sequence[Record]
@@ -145,7 +141,7 @@ class TokenBridge:
             self._check_targets(records)
 
     def _check_targets(self, records: Sequence[Record]) -> None:
-        """A demonstration that the reward model cannot read is named before any training."""
+        """Raises DataError, before any training, for a demonstration that the reward model cannot read."""
         for record in records:
             try:
                 self._encode(record.target)
@@ -153,14 +149,14 @@ class TokenBridge:
                 raise DataError(f"record {record.id}: {error}") from error
 
     def to_reward(self, sequence: TokenSequence) -> Bridged:
-        """Raises DataError where the reward model's tokenizer cannot write the completion's text."""
+        """Re-encodes a sequence. Raises DataError if the reward model's tokenizer cannot represent its text."""
         ids = sequence.completion_ids
         has_end = bool(ids) and ids[-1] == self._policy.eos_token_id
         text, policy_spans = token_spans(self._policy, ids)
         reward_ids, reward_spans = self._encode(text)
         if has_end:
             reward_ids, reward_spans = [*reward_ids, self._reward.eos_token_id], [*reward_spans, (len(text),) * 2]
-        if not reward_ids:  # a cut-off completion without any text is still one token long for the policy
+        if not reward_ids:  # a truncated completion may have tokens but no text: score one token
             reward_ids, reward_spans = [self._reward.pad_token_id], [(0, 0)]
         return Bridged(
             TokenSequence(self._prompts[sequence.prompt_ids], tuple(reward_ids)),
@@ -171,7 +167,7 @@ class TokenBridge:
         )
 
     def _encode(self, text: str) -> tuple[list[int], list[Span]]:
-        # Words that spell a special token are words: a policy could else write the reward model's end token.
+        # Text that spells a special token stays text: otherwise a policy could write the reward model's end token.
         encoded = self._reward(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
         ids = list(encoded["input_ids"])
         _check_same_text(text, str(self._reward.decode(ids, clean_up_tokenization_spaces=False)))
@@ -179,10 +175,10 @@ class TokenBridge:
 
 
 def _check_same_text(text: str, read: str) -> None:
-    """Raises DataError where a tokenizer's ids say `read` in place of `text`.
+    """Raises DataError if a tokenizer's ids decode to `read` instead of `text`.
 
-    Let through are two ways to write the same: canonically equivalent characters (Unicode NFC, which some tokenizers
-    apply), and a first space that is also the mark of a word's start.
+    Two differences are allowed: canonically equivalent characters (Unicode NFC, which some tokenizers apply), and a
+    leading space that doubles as the word-start marker.
     """
     ours, theirs = (unicodedata.normalize("NFC", part) for part in (text, read))
     if theirs in (ours, ours.removeprefix(" ")):
@@ -190,5 +186,5 @@ def _check_same_text(text: str, read: str) -> None:
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     raise DataError(
         f"the reward model's tokenizer reads {ours[at : at + 20]!r} as {theirs[at : at + 20]!r}, so rewards cannot be "
-        "carried to the policy's tokens: choose model.reward_name with a tokenizer that keeps all text"
+        "carried to the policy's tokens: choose a model.reward_name whose tokenizer preserves all text"
     )

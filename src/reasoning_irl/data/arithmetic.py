@@ -1,9 +1,9 @@
-"""The embedded data set: seeded word problems of 1-4 steps, their experts, an error-prone annotator, a checker.
+"""The embedded data set: seeded multi-step word problems, expert traces, an error-prone annotator, and a checker.
 
-A problem tells how one quantity changes; its expert writes one equation a step. The *annotator* of the warm
-start solves the same problems with two kinds of error that a learner would copy: systematic misreadings (some
-wordings invite the wrong operation, and a bystander's number is taken for one that counts) and slips in a
-result, both of which carry through the steps that follow.
+A problem tells how one quantity changes; its expert writes one equation per step. The *annotator* of the warm start
+solves such problems with two kinds of error that a learner would copy: systematic misreadings (some wordings invite the
+wrong operation, and an irrelevant number is mistaken for an operand) and slips in a result. Both carry through to the
+following steps.
 """
 
 import random
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import add, mul, sub
 
+from reasoning_irl.config.schema import AnnotatorConfig
 from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.text.trace import extract_answer, format_trace, step_spans
 
@@ -21,7 +22,7 @@ OPERATIONS = {"+": add, "-": sub, "*": mul}
 NAMES = ("Tom", "Mia", "Sam", "Ada", "Leo", "Eva", "Max", "Zoe")
 ITEMS = ("apples", "books", "coins", "cards", "shells", "pens")
 
-# Each wording of a change, with the operation it means.
+# The wordings of a change, by the operation they mean.
 WORDINGS: dict[str, tuple[str, ...]] = {
     "+": (
         "{name} finds {n} more .",
@@ -44,7 +45,7 @@ OPENINGS = ("{name} has {n} {item} .", "There are {n} {item} with {name} .")
 DISTRACTORS = ("{friend} has {n} {other} .", "{friend} is {n} years old .")
 QUESTIONS = ("How many {item} are there now ?", "How many {item} does {name} have ?")
 
-# Wordings that the annotator misreads, and as what: who gives and who gets is easily swapped.
+# Wordings that the annotator misreads, with the operation it uses: who gives and who gets is easily swapped.
 MISREADINGS = {
     "{friend} wins {n} from {name} .": "+",
     "{friend} gives {name} {n} .": "-",
@@ -64,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem: the text, the first value and the changes; `distractor` is a number that does not count."""
+    """A word problem: its text, initial value and changes; `distractor` is an irrelevant number in the text."""
 
     question: str
     start: int
@@ -72,21 +73,12 @@ class Problem:
     distractor: int | None
 
 
-@dataclass(frozen=True)
-class AnnotatorErrors:
-    """How often the annotator errs: a misreadable wording, a distractor taken as an operand, a slip in a result."""
-
-    misread: float = 0.5
-    distracted: float = 0.2
-    slip: float = 0.06
-
-
 def value_after(value: int, step: Step) -> int:
     return OPERATIONS[step.operation](value, step.operand)
 
 
 def sample_problem(rng: random.Random, max_value: int, max_steps: int, distractor_rate: float) -> Problem:
-    """A problem whose every value lies in 0..max_value, so that a small vocabulary has one token a number."""
+    """Samples a problem with all values in 0..max_value, so that a small vocabulary has one token per number."""
     n_steps = rng.randint(1, max_steps)
     start = value = rng.randint(2, max_value // 2)
     steps: list[Step] = []
@@ -97,7 +89,7 @@ def sample_problem(rng: random.Random, max_value: int, max_steps: int, distracto
             for operand in (range(2, 5) if operation == "*" else range(1, 10))
         ]
         valid = [step for step in candidates if 0 < value_after(value, step) <= max_value]
-        # The operation first, so that the many additions and subtractions do not crowd out products.
+        # Choose the operation first, so that the many additions and subtractions do not crowd out products.
         operation = rng.choice(sorted({step.operation for step in valid}))
         step = rng.choice([step for step in valid if step.operation == operation])
         steps.append(replace(step, wording=rng.choice(WORDINGS[operation])))
@@ -119,7 +111,7 @@ def _tell(rng: random.Random, start: int, steps: list[Step], distractor: int | N
 
 
 def write_trace(start: int, steps: tuple[Step, ...], slips: tuple[int, ...] | None = None) -> str:
-    """The trace that follows `steps`; `slips` are added to the results, and carry through."""
+    """Writes the trace of `steps`; `slips` are added to the results and carry through."""
     value, lines = start, []
     for step, slip in zip(steps, slips or (0,) * len(steps), strict=True):
         result = value_after(value, step) + slip
@@ -128,9 +120,9 @@ def write_trace(start: int, steps: tuple[Step, ...], slips: tuple[int, ...] | No
     return format_trace("\n".join(lines), str(value))
 
 
-def annotate(problem: Problem, rng: random.Random, errors: AnnotatorErrors, max_value: int) -> str:
-    """The annotator's trace: right or wrong, and every number in 0..max_value."""
-    while True:  # an error that leaves the range of numbers is drawn anew
+def annotate(problem: Problem, rng: random.Random, errors: AnnotatorConfig, max_value: int) -> str:
+    """The annotator's trace, right or wrong, with every number in 0..max_value."""
+    while True:  # draw again if an error leaves the range of numbers
         steps = []
         for step in problem.steps:
             if step.wording in MISREADINGS and rng.random() < errors.misread:
@@ -148,7 +140,7 @@ def annotate(problem: Problem, rng: random.Random, errors: AnnotatorErrors, max_
 
 
 def generate_problems(seed: int, max_value: int, max_steps: int, distractor_rate: float) -> Iterator[Problem]:
-    """An endless stream of problems, no two with the same text; equal seeds give equal streams."""
+    """Yields problems endlessly, no two with the same text; equal seeds yield equal streams."""
     rng, seen = random.Random(seed), set()
     while True:
         problem = sample_problem(rng, max_value, max_steps, distractor_rate)
@@ -165,10 +157,10 @@ def expert_record(problem: Problem, record_id: str, system_prompt: str) -> Recor
 
 
 def first_wrong_step(trace: str, expert: str) -> int | None:
-    """The first step (1-based) at which `trace` leaves the one right course that `expert` takes, or None.
+    """The first step (1-based) at which `trace` departs from the expert's solution, or None.
 
-    Steps are recomputed, not compared as text: the operands of + and * may be swapped and spacing is free. A
-    missing step is wrong at the place where it should stand; the answer is the last step.
+    Steps are compared in a canonical form: the operands of + and * may be swapped and spacing is free. A missing step
+    counts as wrong at its place; the answer is the last step.
     """
     ours, theirs = _steps(trace), _steps(expert)
     for number, (a, b) in enumerate(zip(ours, theirs, strict=False), start=1):
@@ -178,7 +170,7 @@ def first_wrong_step(trace: str, expert: str) -> int | None:
 
 
 def _steps(trace: str) -> list[tuple[str, ...]]:
-    """Steps in a canonical form: operands of commutative operations in order."""
+    """Steps in a canonical form: split into words, with the operands of commutative operations sorted."""
     canonical = []
     for start, end in step_spans(trace):
         words = _WORD.findall(trace[start:end])
@@ -191,7 +183,7 @@ def _steps(trace: str) -> list[tuple[str, ...]]:
 
 
 def vocabulary(max_value: int) -> list[str]:
-    """Every word that a problem, a trace or the annotator can hold, numbers as single words."""
+    """Every word that can occur in a problem or a trace, with numbers as single words."""
     sentences = [*OPENINGS, *DISTRACTORS, *QUESTIONS, *(w for group in WORDINGS.values() for w in group)]
     words = {word for sentence in sentences for word in sentence.split() if not word.startswith("{")}
     layout = ["\n", *format_trace("", "").split(), *OPERATIONS, "="]

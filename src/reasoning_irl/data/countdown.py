@@ -1,6 +1,6 @@
-"""Countdown: make a target from given numbers with + - * / and parentheses, each number used at most once.
+"""Countdown: reach a target from given numbers with + - * / and parentheses, using each number at most once.
 
-Problems are built from their solution, so that each has one; the expert writes its steps as one equation a line.
+Problems are built from a solution, so that each has one; the expert writes its steps as one equation per line.
 """
 
 import random
@@ -12,17 +12,17 @@ from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.text.trace import format_trace
 from reasoning_irl.utils.errors import DataError
 
-# Values of a solution stay in 1..RANGE * max_number.
+# All values in a solution are in 1..RANGE * max_number.
 RANGE = 10
-MAX_REPEATS = 20_000  # problems in a row that are known already: there are no more
+MAX_REPEATS = 20_000  # known problems drawn in a row before giving up
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-_NUMBER = 3  # binds tighter than any operation
+_NUMBER = 3  # binds tighter than any operator
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Numbers, in the order shown, and a target; the solution as steps `a OP b = c` and as one expression."""
+    """Numbers in the order shown and a target, with the solution as steps `a OP b = c` and as one expression."""
 
     numbers: tuple[int, ...]
     target: int
@@ -31,7 +31,7 @@ class Problem:
 
     @property
     def key(self) -> tuple[tuple[int, ...], int]:
-        """Problems with one key are the same problem."""
+        """Equal for problems that differ only in the order of their numbers."""
         return tuple(sorted(self.numbers)), self.target
 
 
@@ -43,9 +43,9 @@ class _Part:
 
 
 def generate_problems(seed: int, n_numbers: int, max_number: int) -> Iterator[Problem]:
-    """An endless stream of different problems with n numbers in 1..max_number; equal seeds give equal streams.
+    """Yields distinct problems with n numbers in 1..max_number; equal seeds yield equal streams.
 
-    Raises DataError where there are no more of them.
+    Raises DataError when it finds no new problem.
     """
     rng, seen, repeats = random.Random(seed), set[tuple[tuple[int, ...], int]](), 0
     while repeats < MAX_REPEATS:
@@ -57,13 +57,13 @@ def generate_problems(seed: int, n_numbers: int, max_number: int) -> Iterator[Pr
         seen.add(problem.key)
         yield problem
     raise DataError(
-        f"there are only about {len(seen)} countdown problems of {n_numbers} numbers up to {max_number}, fewer than "
+        f"there are only about {len(seen)} countdown problems with {n_numbers} numbers up to {max_number}, fewer than "
         "asked for: raise dataset.countdown.n_numbers or max_number, or lower dataset.n_train"
     )
 
 
 def ask(problem: Problem) -> str:
-    """The question, which `read_question` reads."""
+    """The text of the question, in the format that rewards/expressions.py reads."""
     *numbers, last = problem.numbers
     return (
         f"Use the numbers {', '.join(map(str, numbers))} and {last}, each at most once, with + - * / and parentheses "
@@ -72,7 +72,7 @@ def ask(problem: Problem) -> str:
 
 
 def expert_record(problem: Problem, record_id: str, system_prompt: str) -> Record:
-    """The reference answer is the expert's expression, one of many that are right."""
+    """The problem as a record; its reference answer is the expert's expression, one of many that are right."""
     return Record(
         id=record_id,
         prompt=make_prompt(ask(problem), system_prompt),
@@ -83,7 +83,7 @@ def expert_record(problem: Problem, record_id: str, system_prompt: str) -> Recor
 
 
 def _sample(rng: random.Random, n_numbers: int, max_number: int) -> Problem | None:
-    """A random problem, or None where the numbers that were drawn come to nothing."""
+    """A random problem, or None if the drawn numbers lead to none."""
     numbers = [rng.randint(1, max_number) for _ in range(n_numbers)]
     parts, steps = [_Part(n, str(n), _NUMBER) for n in numbers], []
     while len(parts) > 1:
@@ -97,13 +97,13 @@ def _sample(rng: random.Random, n_numbers: int, max_number: int) -> Problem | No
         parts.append(_Part(results[operator], _write(left, operator, right), _PRECEDENCE[operator]))
         steps.append(f"{left.value} {operator} {right.value} = {results[operator]}")
     (whole,) = parts
-    if whole.value in numbers:  # the number alone would do
+    if whole.value in numbers:  # a single number would solve it
         return None
     return Problem(tuple(numbers), whole.value, tuple(steps), whole.text)
 
 
 def _results(left: int, right: int, limit: int) -> dict[str, int]:
-    """What each operation gives, without steps that lead nowhere (times one) or out of the whole numbers."""
+    """The result of each operation, without results that equal an operand or are not integers in 1..limit."""
     results = {"+": left + right, "-": left - right, "*": left * right}
     if left % right == 0:
         results["/"] = left // right
@@ -111,7 +111,7 @@ def _results(left: int, right: int, limit: int) -> dict[str, int]:
 
 
 def _write(left: _Part, operator: str, right: _Part) -> str:
-    """The expression with no more parentheses than it needs."""
+    """Writes the expression with only the parentheses that it needs."""
     own = _PRECEDENCE[operator]
     a = f"({left.text})" if left.precedence < own else left.text
     b = f"({right.text})" if right.precedence < own or (right.precedence == own and operator in "-/") else right.text

@@ -1,4 +1,4 @@
-"""Experts that err: a share of the demonstrations with one planted error, to see what learning from them costs."""
+"""Plants errors in a share of the demonstrations, to measure what learning from imperfect experts costs."""
 
 import random
 from collections.abc import Sequence
@@ -10,13 +10,23 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
 
+# Fixed, so that a new perturbation does not change the experts of existing experiments.
+KINDS = (
+    PerturbationKind.operator_flip,
+    PerturbationKind.nearby_answer,
+    PerturbationKind.answer_from_trace,
+    PerturbationKind.number_corruption,
+    PerturbationKind.wrong_quantity,
+    PerturbationKind.other_option,
+)
+
 
 def plant_errors(records: Sequence[Record], rate: float, seed: int, max_value: int | None = None) -> list[Record]:
-    """The records, round(rate * N) of them with a perturbed trace; the reference answers stay right.
+    """Returns the records with round(rate * N) of their traces perturbed; the reference answers stay right.
 
-    Which ones is seeded, and those of a lower rate are among those of a higher one. Where a trace offers nothing to
-    break another one is taken; a warning says how many there are where all are not enough. Raises DataError where none
-    can be broken. `max_value` as in `perturb`.
+    The choice is seeded, and the perturbed records of a lower rate are a subset of those of a higher one. Traces that
+    cannot be perturbed are replaced by others; if there are too few others, a warning says how many were perturbed.
+    Raises DataError if none can be. `max_value` as in `perturb`.
     """
     wanted = round(rate * len(records))
     order = random.Random(f"expert errors {seed}").sample(range(len(records)), len(records))
@@ -31,11 +41,11 @@ def plant_errors(records: Sequence[Record], rate: float, seed: int, max_value: i
             planted += 1
     if wanted and not planted:
         raise DataError(
-            f"dataset.expert_error_rate={rate}: no expert has a step or answer that can be broken; set it to 0"
+            f"dataset.expert_error_rate={rate}: no expert has a step or answer that can be perturbed; set it to 0"
         )
     if planted < wanted:
         logger.warning(
-            "dataset.expert_error_rate=%s asks for %d erring experts of %d, but only %d can be broken",
+            "dataset.expert_error_rate=%s asks for errors in %d of %d experts, but only %d can be perturbed",
             *(rate, wanted, len(records), planted),
         )
     return erring
@@ -43,5 +53,5 @@ def plant_errors(records: Sequence[Record], rate: float, seed: int, max_value: i
 
 def _perturbed(record: Record, seed: int, max_value: int | None) -> str | None:
     rng = random.Random(f"expert error {seed} {record.id}")
-    found = sample_perturbations(record.target, record.question, list(PerturbationKind), 1, rng, max_value=max_value)
+    found = sample_perturbations(record.target, record.question, KINDS, 1, rng, max_value=max_value)
     return found[0].text if found else None

@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168), and experts for its questions that a larger model wrote."""
+"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168), with its own solutions or with traces written by a larger model."""
 
 import re
 
@@ -12,9 +12,9 @@ _CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
 
 
 def gsm8k_record(row: Row, system_prompt: str) -> Record:
-    """The worked solution without its calculator marks, and the number behind ####.
+    """Parses a row: the worked solution without calculator annotations, and the number after ####.
 
-    Raises DataError, naming the place, for a row without a question, a solution or an answer.
+    Raises DataError, naming the row, if the question, the solution or the answer is missing.
     """
     question, solution = row.text("question"), row.text("answer")
     reasoning, mark, answer = solution.rpartition(ANSWER_MARK)
@@ -23,7 +23,7 @@ def gsm8k_record(row: Row, system_prompt: str) -> Record:
     lines = [text.strip() for text in _CALCULATOR_MARK.sub("", reasoning).splitlines()]
     reasoning, answer = "\n".join(text for text in lines if text), answer.strip().replace(",", "")
     if not reasoning or not answer:
-        part = "result behind" if reasoning else "worked solution before"
+        part = "result after" if reasoning else "worked solution before"
         raise DataError(f"{row.where}: 'answer' has no {part} '{ANSWER_MARK}'; add it")
     return Record(
         id=f"gsm8k-{row.name}",
@@ -34,9 +34,9 @@ def gsm8k_record(row: Row, system_prompt: str) -> Record:
 
 
 def gsm8k_kd_record(row: Row, system_prompt: str) -> Record:
-    r"""What stands in <think>...</think>, and the number in the last \boxed{...}, behind the reasoning if there is one.
+    r"""Parses a row: the text in <think>...</think>, and the number in the last \boxed{...}, preferably after it.
 
-    Raises DataError for a missing value, and NoExpertError for a trace that was cut off or gives no number.
+    Raises DataError for a missing value, and NoExpertError for a trace that was cut off or has no number.
     """
     question, written = row.text("question"), row.text("answer")
     start, end = reasoning_span(written)

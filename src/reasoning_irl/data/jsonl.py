@@ -1,4 +1,4 @@
-"""JSON lines, and a user's own demonstrations: the keys question, reasoning and answer."""
+"""Reads JSON lines, and your own demonstrations with the keys question, reasoning and answer."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from reasoning_irl.utils.errors import DataError
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON lines file with their 1-based line numbers; blank lines are passed over.
+    """Yields (1-based line number, object) for each line of a JSON lines file, skipping blank lines.
 
-    Raises DataError, naming file and line, for a line that `parse_object` refuses, and for a missing file.
+    Raises DataError, naming file and line, for a line that `parse_object` rejects, and for a missing file.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,30 +28,30 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line. Raises DataError where it is none, or holds NaN, which JSON has no word for."""
+    """Parses the JSON object of a line. Raises DataError if it is not an object or contains NaN (not valid JSON)."""
     try:
         row = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise DataError("the line is not UTF-8 text; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"the line is not valid JSON ({error.msg} at column {error.colno}); write one JSON object a line"
+            f"the line is not valid JSON ({error.msg} at column {error.colno}); write one JSON object per line"
         ) from None
     if not isinstance(row, dict):
-        raise DataError(f"the line holds a JSON {type(row).__name__}; write one JSON object a line")
+        raise DataError(f"the line is a JSON {type(row).__name__}; write one JSON object per line")
     return row
 
 
 def _refuse_constant(name: str) -> None:
-    raise DataError(f"the line holds {name}, which is no JSON number; write null where there is none")
+    raise DataError(f"the line contains {name}, which is not valid JSON; write null instead")
 
 
 def own_record(row: Row, system_prompt: str) -> Record:
-    """The record of a row with the keys question, reasoning, answer and, if wanted, id.
+    """Parses a row with the keys question, reasoning, answer and, optionally, id.
 
-    Reasoning that is already tagged (<think>, <answer>) is taken apart: the target keeps its own tagged answer,
-    so that an expert's error stays in the trace, while `answer` is always the reference. Raises DataError, naming
-    the place, for a missing or empty value.
+    Reasoning that already has tags (<think>, <answer>) is split: the target keeps its own tagged answer, so that an
+    expert's error stays in the trace, while `answer` is always the reference. Raises DataError, naming the row, for a
+    missing or empty value.
     """
     question, reasoning, answer = (row.text(key) for key in ("question", "reasoning", "answer"))
     inside = reasoning[slice(*reasoning_span(reasoning))].strip()

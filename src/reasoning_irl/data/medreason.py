@@ -1,4 +1,4 @@
-"""MedReason (Wu et al., 2025, arXiv:2504.00993): medical questions with options, reasoned along a knowledge graph."""
+"""MedReason (Wu et al., 2025, arXiv:2504.00993): medical multiple choice with reasoning along a knowledge graph."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ _DECISION = re.compile(r"\bfinal decision is\s*:?\W*(\w+)", re.IGNORECASE)
 
 
 def medreason_record(row: Row, system_prompt: str) -> Record:
-    """The question with its options under it; the answer is the right option's letter and text.
+    """Parses a row: the question followed by its options, and the letter and text of the right option as the answer.
 
-    Raises DataError for a missing column, and NoExpertError for what is no multiple choice with an expert: open
-    questions, and answers that are none of the options.
+    Raises DataError for a missing column, and NoExpertError for open questions, answers that are none of the options,
+    and empty reasoning.
     """
     question = row.text("question")
     options = _options(row.values.get("options")) or find_options(question)
@@ -47,10 +47,10 @@ def medreason_record(row: Row, system_prompt: str) -> Record:
 
 
 def is_test_question(row: Row) -> bool:
-    """Whether a row belongs to the fixed part that is tested on, as the hub has no test split.
+    """Whether a row belongs to the fixed test part, as the hub has no test split.
 
-    It hangs on the question's text alone: not on any seed, nor on the order or number of rows; rows that ask the same
-    are on the same side.
+    This depends only on the question's text, not on a seed or on the order or number of rows; rows with the same
+    question are on the same side.
     """
     question = normalise(row.text("question"))
     digest = hashlib.sha256(f"medreason test {question}".encode()).digest()
@@ -58,7 +58,7 @@ def is_test_question(row: Row) -> bool:
 
 
 def _options(value: Any) -> dict[str, str]:
-    """Letters A, B, ... to texts, from lines such as `A. text` under a heading, or from a list or mapping."""
+    """Maps letters A, B, ... to texts, from lines such as `A. text` under a heading, or from a list or mapping."""
     if isinstance(value, str):
         if not value.strip().startswith(("[", "{")):
             return _option_lines(value)
@@ -76,7 +76,7 @@ def _option_lines(text: str) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match and match[1] == chr(ord("A") + len(texts)):
             texts.append(match[2])
-        elif texts:  # an option of several lines
+        elif texts:  # an option over several lines
             texts[-1] += " " + line
     return _lettered(texts)
 
@@ -87,7 +87,7 @@ def _lettered(texts: list[str]) -> dict[str, str]:
 
 
 def _chosen(answer: str, options: dict[str, str]) -> str | None:
-    """The option of an answer, which may go on with an explanation or end in a decision."""
+    """The option named by an answer that may continue with an explanation or end in a decision."""
     decision = _DECISION.search(answer)
     readings = [answer, _EXPLANATION.split(answer)[0], decision[1] if decision else None]
     return next((choice for text in readings if (choice := read_choice(text, options))), None)

@@ -1,7 +1,9 @@
-"""Planted errors: a copy of an expert trace in which one place is wrong, and where that place is.
+"""Planted errors: copies of an expert trace with one error, and the position of that error.
 
-Every edit changes what the trace claims. An edit that would leave the claim true, such as 2 + 2 = 4 turned into
-2 * 2 = 4, is never made, and digits that carry no meaning, such as list numbers, are never touched.
+Every edit changes what the trace claims. Edits that leave the claim true, such as 2 + 2 = 4 to 2 * 2 = 4, are never
+made, and digits without meaning, such as list numbers, are never changed.
+
+To add a perturbation, add its name to `config.schema.PerturbationKind`, and its function and a row of PLACES here.
 """
 
 import random
@@ -31,7 +33,7 @@ _LIST_NUMBER = re.compile(r"^[ \t]*(?:step[ \t]*)?[0-9]+[.):](?![0-9])", re.IGNO
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A perturbed trace: `span` holds the wrong characters of `text`, `step` is their 1-based step in it."""
+    """A perturbed trace: `span` is the wrong part of `text`, and `step` the 1-based step that contains it."""
 
     text: str
     span: Span
@@ -40,14 +42,16 @@ class Perturbation:
 
 
 @dataclass(frozen=True)
-class _Edit:
-    span: Span  # in the trace as it was
+class Edit:
+    """Replaces the characters of `span` by `text`."""
+
+    span: Span  # in the original trace
     text: str
 
 
-# Edits of one place (an equation, the answer) stand together: a place is drawn first, so that a place with many
-# possible edits is drawn no more often than one with few.
-_Places = list[list[_Edit]]
+# Edits grouped by place (an equation, the answer). A place is drawn first, so that places with many possible edits are
+# not drawn more often than others.
+Places = list[list[Edit]]
 
 
 def perturb(
@@ -58,11 +62,10 @@ def perturb(
     *,
     max_value: int | None = None,
 ) -> Perturbation | None:
-    """A random perturbation of one kind, or None where the trace offers none that changes its meaning.
+    """A random perturbation of one kind, or None if there is none that changes the trace's meaning.
 
-    The trace is taken to be right: its answer serves as the reference. `max_value` keeps every new number an
-    integer in 0..max_value and brings in no division that the trace does not use, for vocabularies of a token
-    per number.
+    The trace is assumed to be right: its own answer is the reference. `max_value` restricts new numbers to integers in
+    0..max_value and introduces no division that the trace does not use, for vocabularies with one token per number.
     """
     return next(_perturbations(trace, question, kind, rng, max_value), None)
 
@@ -78,7 +81,7 @@ def sample_perturbations(
 ) -> list[Perturbation]:
     """Up to `n` perturbations with different texts, taken from the kinds in turn, in random order.
 
-    Fewer come back where the trace offers no more; see `perturb` for `max_value`.
+    Returns fewer if the trace has no more. `max_value` as in `perturb`.
     """
     order = list(dict.fromkeys(kinds))
     rng.shuffle(order)
@@ -99,8 +102,8 @@ def sample_perturbations(
 def _perturbations(
     trace: str, question: str, kind: PerturbationKind, rng: random.Random, max_value: int | None
 ) -> Iterator[Perturbation]:
-    """Every perturbation of a kind once, in random order."""
-    places = _PLACES[kind](trace, question, max_value)
+    """Yields every perturbation of a kind once, in random order."""
+    places = PLACES[kind](trace, question, max_value)
     rng.shuffle(places)
     for edits in places:
         rng.shuffle(edits)
@@ -109,7 +112,7 @@ def _perturbations(
             yield _apply(trace, edit, kind)
 
 
-def _apply(trace: str, edit: _Edit, kind: PerturbationKind) -> Perturbation:
+def _apply(trace: str, edit: Edit, kind: PerturbationKind) -> Perturbation:
     start, end = edit.span
     text = trace[:start] + edit.text + trace[end:]
     span = start, start + len(edit.text)
@@ -118,16 +121,16 @@ def _apply(trace: str, edit: _Edit, kind: PerturbationKind) -> Perturbation:
     return Perturbation(text, span, kind, step)
 
 
-def _operator_flips(trace: str, _question: str, max_value: int | None) -> _Places:
+def _operator_flips(trace: str, _question: str, max_value: int | None) -> Places:
     equations = _correct_equations(trace)
     signs = {operator: operator for operator in OPERATORS}
-    for equation in reversed(equations):  # write an operator as the trace first writes it (x, ×)
+    for equation in reversed(equations):  # use the symbol (x, ×) with which the trace first writes an operator
         signs[equation.operator] = trace[slice(*equation.operator_span)]
     used = {equation.operator for equation in equations}
     allowed = [op for op in OPERATORS if max_value is None or op != "/" or op in used]
     return [
         [
-            _Edit(equation.operator_span, signs[operator])
+            Edit(equation.operator_span, signs[operator])
             for operator in allowed
             if not replace(equation, operator=operator).holds
         ]
@@ -135,7 +138,7 @@ def _operator_flips(trace: str, _question: str, max_value: int | None) -> _Place
     ]
 
 
-def _number_corruptions(trace: str, _question: str, max_value: int | None) -> _Places:
+def _number_corruptions(trace: str, _question: str, max_value: int | None) -> Places:
     places = []
     for equation in _correct_equations(trace):
         numbers = (
@@ -145,7 +148,7 @@ def _number_corruptions(trace: str, _question: str, max_value: int | None) -> _P
         )
         places.append(
             [
-                _Edit(span, _write(written, new, places=_decimal_places(written)))
+                Edit(span, _write(written, new, places=_decimal_places(written)))
                 for span, value in numbers
                 for written in (trace[slice(*span)],)
                 for new in _nearby(value, max_value)
@@ -156,7 +159,7 @@ def _number_corruptions(trace: str, _question: str, max_value: int | None) -> _P
 
 
 def _with(equation: Equation, span: Span, value: Fraction) -> Equation:
-    """The equation with another value at one of its number spans."""
+    """The equation with `value` as the number at `span`."""
     if span == equation.left_span:
         return replace(equation, left=value)
     if span == equation.right_span:
@@ -164,7 +167,7 @@ def _with(equation: Equation, span: Span, value: Fraction) -> Equation:
     return replace(equation, result=value)
 
 
-def _wrong_quantities(trace: str, question: str, max_value: int | None) -> _Places:
+def _wrong_quantities(trace: str, question: str, max_value: int | None) -> Places:
     quantities = list(dict.fromkeys(value for _, value in find_magnitudes(question)))
     places = []
     for equation in _correct_equations(trace):
@@ -187,8 +190,8 @@ def _wrong_quantities(trace: str, question: str, max_value: int | None) -> _Plac
     return places
 
 
-def _rewrite(trace: str, equation: Equation, operand: Span, value: Fraction, result: Fraction) -> _Edit:
-    """The equation written anew with another operand and result, all other characters kept."""
+def _rewrite(trace: str, equation: Equation, operand: Span, value: Fraction, result: Fraction) -> Edit:
+    """Rewrites the equation with another operand and result, keeping all other characters."""
     start, end = equation.span
     text = (
         trace[start : operand[0]]
@@ -196,15 +199,15 @@ def _rewrite(trace: str, equation: Equation, operand: Span, value: Fraction, res
         + trace[operand[1] : equation.result_span[0]]
         + _write(trace[slice(*equation.result_span)], result)
     )
-    return _Edit((start, end), text)
+    return Edit((start, end), text)
 
 
-def _nearby_answers(trace: str, _question: str, max_value: int | None) -> _Places:
+def _nearby_answers(trace: str, _question: str, max_value: int | None) -> Places:
     number = _answer_number(trace)
     if number is None:
         return []
     span, _ = number
-    # Of a fraction the numerator is nudged.
+    # In a fraction, change the numerator.
     written, slash, rest = trace[slice(*span)].partition("/")
     texts = [
         _write(written, value, places=_decimal_places(written)) + slash + rest
@@ -213,7 +216,7 @@ def _nearby_answers(trace: str, _question: str, max_value: int | None) -> _Place
     return [_wrong_answers(trace, span, texts)]
 
 
-def _answers_from_trace(trace: str, _question: str, max_value: int | None) -> _Places:
+def _answers_from_trace(trace: str, _question: str, max_value: int | None) -> Places:
     number = _answer_number(trace)
     if number is None:
         return []
@@ -225,7 +228,7 @@ def _answers_from_trace(trace: str, _question: str, max_value: int | None) -> _P
 
 
 def _answer_number(trace: str) -> tuple[Span, Fraction] | None:
-    """The one number of the answer and where it stands in the trace."""
+    """The span in the trace, and the value, of the only number in the answer."""
     span = answer_span(trace)
     number = find_number(trace[slice(*span)]) if span else None
     if span is None or number is None:
@@ -234,17 +237,17 @@ def _answer_number(trace: str) -> tuple[Span, Fraction] | None:
     return (span[0] + start, span[0] + end), value
 
 
-def _wrong_answers(trace: str, span: Span, texts: list[str]) -> list[_Edit]:
-    """Edits of the answer's number at `span`, without those that still say the same."""
+def _wrong_answers(trace: str, span: Span, texts: list[str]) -> list[Edit]:
+    """Edits of the answer's number at `span`, without those that still match the answer."""
     outer = answer_span(trace)
     assert outer is not None
     before, after = trace[outer[0] : span[0]], trace[span[1] : outer[1]]
     answer = trace[slice(*outer)]
-    return [_Edit(span, text) for text in texts if not answers_match(before + text + after, answer)]
+    return [Edit(span, text) for text in texts if not answers_match(before + text + after, answer)]
 
 
-def _other_options(trace: str, question: str, _max_value: int | None) -> _Places:
-    """Another option in the answer's own form: its letter, its text, or both."""
+def _other_options(trace: str, question: str, _max_value: int | None) -> Places:
+    """Other options in the answer's own style: a letter, a text, or both."""
     span, options = answer_span(trace), find_options(question)
     answer = trace[slice(*span)] if span else None
     chosen = read_choice(answer, options)
@@ -253,20 +256,20 @@ def _other_options(trace: str, question: str, _max_value: int | None) -> _Places
     texts = [
         replace_choice(answer, options, letter)
         for letter, text in options.items()
-        if normalise(text) != normalise(options[chosen])  # two options with one text are one answer
+        if normalise(text) != normalise(options[chosen])  # options with the same text are the same answer
     ]
-    return [[_Edit(span, text) for text in texts if read_choice(text, options) not in (chosen, None)]]
+    return [[Edit(span, text) for text in texts if read_choice(text, options) not in (chosen, None)]]
 
 
 def _correct_equations(trace: str) -> list[Equation]:
-    """The equations of the reasoning that hold, with spans in the whole trace."""
+    """The correct equations of the reasoning, with spans in the whole trace."""
     start, end = reasoning_span(trace)
-    # Blanks in place of what stands before keep the offsets right.
+    # Spaces in place of the text before the reasoning keep the offsets right.
     return [equation for equation in find_equations(" " * start + trace[start:end]) if equation.holds]
 
 
 def _nearby(value: Fraction, max_value: int | None) -> list[Fraction]:
-    """Values a few units from `value`; a unit is one, or the last decimal of a number that is no integer."""
+    """Values a few units away from `value`; a unit is 1, or the last decimal place of a non-integer."""
     unit = Fraction(1, 10 ** _places_of(value))
     shifts = (1, 2, 3, 10) if abs(value) >= 20 * unit else (1, 2, 3)
     values = [value + sign * shift * unit for shift in shifts for sign in (-1, 1)]
@@ -278,10 +281,10 @@ def _in_range(value: Fraction, max_value: int | None) -> bool:
 
 
 def _places_of(value: Fraction) -> int:
-    """How many decimals a terminating decimal needs."""
+    """The number of decimal places of a terminating decimal."""
     places = 0
     while 10**places % value.denominator:
-        if places > value.denominator.bit_length():  # 2**k and 5**k need k decimals, never more than the bits they have
+        if places > value.denominator.bit_length():  # 2**k and 5**k need k decimals, at most their bit length
             raise ValueError(f"{value} has no exact decimal form")
         places += 1
     return places
@@ -292,7 +295,7 @@ def _decimal_places(written: str) -> int:
 
 
 def _write(old: str, value: Fraction, places: int = 0) -> str:
-    """`value` in the manner of the written number `old` (currency, thousands), with at least `places` decimals."""
+    """Writes `value` in the style of the number `old` (currency, thousands), with at least `places` decimals."""
     places = max(places, _places_of(value))
     whole, decimals = divmod(abs(int(value * 10**places)), 10**places)
     currency = re.search("[$€£]", old)
@@ -307,7 +310,8 @@ def _write(old: str, value: Fraction, places: int = 0) -> str:
     )
 
 
-_PLACES: dict[PerturbationKind, Callable[[str, str, int | None], _Places]] = {
+# (trace, question, max_value) -> every edit that makes the trace wrong, by place. `max_value`: see `perturb`.
+PLACES: dict[PerturbationKind, Callable[[str, str, int | None], Places]] = {
     PerturbationKind.operator_flip: _operator_flips,
     PerturbationKind.nearby_answer: _nearby_answers,
     PerturbationKind.answer_from_trace: _answers_from_trace,

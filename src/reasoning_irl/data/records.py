@@ -1,7 +1,6 @@
-"""What every data set gives, and the one text format of a reasoning trace.
+"""Records, the common form of all data sets, and the rows that they are parsed from.
 
-A trace is `<think>\n` + reasoning + `\n</think>\n<answer>\n` + answer + `\n</answer>`. Its *steps* are the
-non-empty lines of the reasoning, and the answer is the last step: an error can sit there alone.
+For the text format of a trace see text/trace.py.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from reasoning_irl.utils.errors import DataError
 class Record:
     """One problem with an expert's worked solution.
 
-    `target` is the full trace of the expert; `answer` the reference answer, which the default AIRL run never
-    reads for training, and `answer_kind` how it is compared.
+    `target` is the expert's full trace. `answer` is the reference answer, which AIRL never trains on, and `answer_kind`
+    says how answers are compared with it.
     """
 
     id: str
@@ -48,22 +47,22 @@ def make_prompt(question: str, system_prompt: str) -> list[ChatMessage]:
 
 
 class NoExpertError(Exception):
-    """A row that is no mistake of the file, yet gives no expert; the message completes `rows that ...`."""
+    """A valid row that yields no expert; the message completes `rows that ...`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Values by column; `where` is file:line or the like, `name` is short and unlike that of any other row."""
+    """A row's values by column; `where` is its location, such as file:line, and `name` is short and unique."""
 
     where: str
     name: str
     values: dict[str, Any]
 
     def text(self, key: str) -> str:
-        """A value as stripped text; a number is written out. Raises DataError where it is missing or not text."""
+        """A value as stripped text; numbers become text. Raises DataError if it is missing or of another type."""
         value = self.values.get(key)
         if value is None or value == "" or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"{self.where}: the record has no '{key}'; each one needs a text under that key")
+            raise DataError(f"{self.where}: the record has no '{key}'; every record needs a text under that key")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise DataError(f"{self.where}: '{key}' is a {type(value).__name__}; write it as text")
         return str(value).strip()

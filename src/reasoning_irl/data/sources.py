@@ -1,4 +1,4 @@
-"""Where rows come from: a local file or folder, or a set of the hub, by the one reader of the datasets library."""
+"""Reads rows from a local file or folder, or from a data set on the hub."""
 
 import json
 from collections import Counter
@@ -24,25 +24,25 @@ class HubSet:
 
 
 def read_rows(path: str | None, hub: HubSet | None, split: str, key: str) -> list[Row]:
-    """The rows of a local file (jsonl, json, parquet) or folder, or, for a null path, of a split of a hub set.
+    """Reads a local file (jsonl, json, parquet), a split of a local folder or, if `path` is None, a split of a hub set.
 
-    A folder holds what the hub would, so its `split` is read. `key` is the config key that an error names. Raises
-    DataError for what cannot be read or holds nothing.
+    A folder is laid out as on the hub. `key` is the config key that errors name. Raises DataError if the source cannot
+    be read or is empty.
     """
     if path is None:
-        assert hub is not None  # sets without a place on the hub are refused before
+        assert hub is not None  # data sets that are not on the hub are rejected earlier
         rows = _read_hub(hub, split, key)
     elif Path(path).is_dir():
         rows = _read_folder(Path(path), hub, split, key)
     else:
         rows = _read_file(Path(path), key)
     if not rows:
-        raise DataError(f"{path or (hub and hub.name)} holds no records: give another file by {key}=FILE")
+        raise DataError(f"{path or (hub and hub.name)} contains no records: set {key}=FILE to another file")
     return rows
 
 
 def to_records(rows: Sequence[Row], parse: Parser, system_prompt: str) -> list[Record]:
-    """The records of the rows; those that give no expert are left out, and a warning says how many and why."""
+    """Parses rows into records; skips rows that yield no expert, with a warning that says how many and why."""
     records, left_out, first = [], Counter[str](), ""
     for row in rows:
         try:
@@ -54,7 +54,7 @@ def to_records(rows: Sequence[Row], parse: Parser, system_prompt: str) -> list[R
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         if not records:
             raise DataError(f"none of the {len(rows)} rows can be used: {reasons} (the first is {first})")
-        logger.warning("left out of %d rows: %s (the first is %s)", len(rows), reasons, first)
+        logger.warning("skipped some of %d rows: %s (the first is %s)", len(rows), reasons, first)
     return records
 
 
@@ -65,7 +65,7 @@ def _read_file(path: Path, key: str) -> list[Row]:
         try:
             table = datasets.load_dataset("parquet", data_files=str(path), split="train")
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"{path} is no parquet file that can be read: {_first_line(error)}") from error
+            raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
         return _rows(table, f"{path}: row", path.stem)
     if path.suffix == ".json":
         rows = _read_json(path)
@@ -75,7 +75,7 @@ def _read_file(path: Path, key: str) -> list[Row]:
 
 
 def _read_json(path: Path) -> list[Row] | None:
-    """The rows of a file that is one JSON list; None where it is not one (but, maybe, JSON lines)."""
+    """The rows of a file that is one JSON list; None if it is something else, such as JSON lines."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError):
@@ -96,11 +96,11 @@ def _read_folder(path: Path, hub: HubSet | None, split: str, key: str) -> list[R
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"the folder {path} cannot be read as a data set ({_first_line(error)}): set {key} to a folder of jsonl, "
-            "json or parquet files, or to one file"
+            "json or parquet files, or to a single file"
         ) from error
     if split not in splits:
         raise DataError(
-            f"the folder {path} has {' and '.join(splits)} data, but no {split} data: set {key} to one file"
+            f"the folder {path} has {' and '.join(splits)} data, but no {split} data: set {key} to a single file"
         )
     return _rows(splits[split], f"{path} {split} row", split)
 
@@ -110,8 +110,8 @@ def _read_hub(hub: HubSet, split: str, key: str) -> list[Row]:
         table = datasets.load_dataset(hub.name, hub.config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"the hub set {hub.name} cannot be read ({_first_line(error)}): give a local copy by {key}=FILE, or see to "
-            "the network, or, for a gated set, log in by `hf auth login`"
+            f"the hub set {hub.name} cannot be read ({_first_line(error)}): set {key}=FILE to a local copy, check the "
+            "network or, for a gated set, run `hf auth login`"
         ) from error
     return _rows(table, f"{hub.name} {split} row", split)
 

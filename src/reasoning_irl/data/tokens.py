@@ -1,8 +1,8 @@
-"""Token sequences and batches: the only form in which traces reach a model.
+"""Token sequences and batches: the only form in which traces are passed to a model.
 
-A batch has TRL's layout, prompts padded on the left and completions on the right, so that column t of every
-`(B, T)` tensor (rewards, advantages, log-probabilities) is completion token t for the policy and the reward model.
-Completions keep the ids they were sampled with; text is never tokenised a second time.
+Batches have TRL's layout, prompts padded on the left and completions on the right, so that column t of every `(B, T)`
+tensor (rewards, advantages, log-probabilities) is completion token t for the policy and the reward model. Completions
+keep the ids they were sampled with; their text is never tokenised again.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.text.trace import ChatMessage, Span
 from reasoning_irl.utils.errors import DataError
 
-NO_LIMIT = 10**9  # tokens; for a trace that is scored as long as it is
+NO_LIMIT = 10**9  # tokens; for traces that are scored at full length
 
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One prompt with one completion; a completion ends with the end token unless it was cut off."""
+    """A prompt and a completion; the completion ends with the end token unless it was cut off."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
@@ -30,7 +30,7 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Sequences as tensors. `completion_mask` is 1 on the completion's own tokens, the end token among them."""
+    """Sequences as tensors. `completion_mask` is 1 on the completion's tokens, including the end token."""
 
     prompt_ids: Tensor  # (B, P), left-padded
     prompt_mask: Tensor  # (B, P)
@@ -57,10 +57,9 @@ class TokenBatch:
         )
 
     def compact(self) -> tuple[Tensor, Tensor]:
-        """Ids (B, L) with prompt and completion joined and padded on the right, and where each completion token stands
-        there (B, T).
+        """Joins prompts and completions, padded on the right: ids (B, L), and each completion token's column (B, T).
 
-        As wide as the longest sequence, not as the longest prompt and the longest completion together.
+        L is the length of the longest sequence, not of the longest prompt plus the longest completion.
         """
         mask, ids = self.attention_mask, self.input_ids
         order = torch.argsort(mask, dim=1, descending=True, stable=True)
@@ -88,7 +87,7 @@ class TokenBatch:
 
 
 def collate(sequences: Sequence[TokenSequence], pad_id: int, device: torch.device | str = "cpu") -> TokenBatch:
-    """Pads sequences to a batch."""
+    """Pads sequences into a batch."""
 
     def padded(rows: Sequence[tuple[int, ...]], left: bool) -> tuple[Tensor, Tensor]:
         width = max(map(len, rows))
@@ -107,7 +106,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, device: torch.devic
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[ChatMessage]) -> tuple[int, ...]:
-    """The prompt as the policy sees it: the model's own chat template, up to where the assistant speaks."""
+    """The ids of a prompt in the model's chat template, up to the start of the assistant's turn."""
     rendered: Any = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
     return tuple(rendered["input_ids"])
 
@@ -115,10 +114,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[ChatMessage])
 def encode_completion(
     tokenizer: PreTrainedTokenizerBase, trace: str, max_length: int
 ) -> tuple[tuple[int, ...], list[Span]]:
-    """A trace's ids and their character spans, ended as a policy ends: with the end token, and nothing after.
+    """A trace's ids and their character spans, followed by the end token and nothing else, as a policy would end it.
 
-    A trace longer than `max_length` is cut and gets no end token, like a sample that ran out of room.
-    The end token has an empty span at the end of the text.
+    A trace longer than `max_length` is cut and gets no end token, like a truncated sample. The end token has an empty
+    span at the end of the text.
     """
     encoded = tokenizer(trace, add_special_tokens=False, return_offsets_mapping=True)
     ids = (*encoded["input_ids"], tokenizer.eos_token_id)
@@ -129,17 +128,17 @@ def encode_completion(
 def encode_record(
     tokenizer: PreTrainedTokenizerBase, record: Record, trace: str, max_completion_length: int
 ) -> TokenSequence:
-    """A trace beside the record's own prompt."""
+    """The record's prompt with `trace` as its completion."""
     completion_ids, _ = encode_completion(tokenizer, trace, max_completion_length)
     return TokenSequence(encode_prompt(tokenizer, record.prompt), completion_ids)
 
 
 def check_prompt_lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record], max_length: int) -> None:
-    """Raises DataError for the first prompt longer than `max_length` tokens, before any training."""
+    """Raises DataError for the first prompt longer than `max_length` tokens."""
     for record in records:
         length = len(encode_prompt(tokenizer, record.prompt))
         if length > max_length:
             raise DataError(
                 f"the prompt of record {record.id} has {length} tokens, more than max_prompt_length={max_length}: "
-                f"raise max_prompt_length to at least {length}, or leave the record out"
+                f"raise max_prompt_length to at least {length}, or remove the record"
             )

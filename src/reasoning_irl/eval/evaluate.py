@@ -1,4 +1,4 @@
-"""Samples a policy on test problems: traces.jsonl, and metrics.json of what it gets right."""
+"""Samples a policy on test problems, and writes the traces and the accuracy metrics."""
 
 import hashlib
 import time
@@ -48,22 +48,22 @@ from reasoning_irl.utils.run_folder import (
 
 PARTIAL_FILE = "traces.partial.jsonl"
 
-# What each algorithm is shown.
+# What each algorithm learns from.
 SUPERVISION = {
-    Algorithm.airl.value: "demonstrations",
-    Algorithm.sft.value: "demonstrations",
-    Algorithm.grpo.value: "verifier",
+    Algorithm.airl: "demonstrations",
+    Algorithm.sft: "demonstrations",
+    Algorithm.grpo: "verifier",
 }
 
 
 def run_evaluation(config: EvalConfig) -> Metrics:
-    """Writes traces.jsonl and metrics.json to `output_dir`; returns the metrics, which count test problems only.
+    """Writes traces.jsonl and metrics.json to `output_dir`; returns the metrics, which are of test problems only.
 
-    Called again after it was cut short, it goes on with the problems that are left.
+    If a previous call was interrupted, resumes with the remaining problems.
     """
     started = time.perf_counter()
     if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
-        raise ConfigError(f"eval.ks={config.eval.ks} must lie in 1..sampling.n_samples={config.sampling.n_samples}")
+        raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
     refuse_to_overwrite(output_dir, [TRACES_FILE, METRICS_FILE])
     dataset = load_dataset_config(run_dir)
@@ -89,21 +89,21 @@ def run_evaluation(config: EvalConfig) -> Metrics:
 
 
 def _identity(config: EvalConfig, source: str, records: Sequence[Record]) -> dict[str, Any]:
-    """What must be the same for an evaluation to go on: how it samples, what, and from which policy."""
+    """What must be unchanged to resume an evaluation: policy, seed, sampling settings and problems."""
     problems = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
     return {"policy": source, "seed": config.seed, "sampling": asdict(config.sampling), "problems": problems}
 
 
 def _light(row: dict[str, Any]) -> dict[str, Any]:
-    """What the summary needs of a trace, without its tokens."""
+    """The parts of a trace that the summary needs, without its tokens."""
     kept = ("id", "prompt", "answer", "answer_kind", "correct", "format_ok", "truncated")
     return {**{key: row[key] for key in kept}, "length": len(row["token_ids"])}
 
 
 class Sampler:
-    """The policy, and the run's reward model where it has one of the same tokenizer, on chunks of problems.
+    """Samples the policy in chunks of problems, and scores them with the run's reward model if it shares the tokenizer.
 
-    Each chunk is seeded by itself, so that an evaluation that was cut short gives the traces of one that was not.
+    Each chunk has its own seed, so that a resumed evaluation yields the same traces as an uninterrupted one.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Sampler:
                 self._reward = on_best_device(reward)
 
     def run(self, records: Sequence[Record], validation: set[str], partial: PartialTraces) -> float:
-        """Samples what is not there yet, problems of similar length together; returns tokens sampled a second."""
+        """Samples the problems missing from `partial`, grouped by prompt length; returns sampled tokens per second."""
         sampling = self._config.sampling
         lengths = {record.id: len(encode_prompt(self._tokenizer, record.prompt)) for record in records}
         ordered = sorted(records, key=lambda record: lengths[record.id])
         chunks = [ordered[rows] for rows in batches(len(ordered), max(1, sampling.batch_size // sampling.n_samples))]
         n_there = sum(partial.has(record.id) for record in records)
         if n_there:
-            logger.info("going on with the evaluation: %d of %d problems are there", n_there, len(records))
+            logger.info("resuming the evaluation: %d of %d problems are done", n_there, len(records))
         n_tokens, seconds = 0, 0.0
         with tqdm(chunks, desc="sampling", unit="batch", disable=None) as bar:
             for number, chunk in enumerate(bar):
@@ -169,7 +169,7 @@ class Sampler:
 
 
 def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:
-    """pass@k, majority, oracle, length (tokens) and form of traces, of which each problem has equally many."""
+    """pass@k, majority, oracle, length (tokens) and format metrics of traces, with equally many for each problem."""
     n = config.sampling.n_samples
     groups: dict[str, list[dict[str, Any]]] = {}
     for trace in traces:
@@ -211,7 +211,7 @@ def _as_trace(
         "reference": record.answer,
         "correct": is_right(answer, record.answer, record.answer_kind, record.question),
         "steps": [completion[start:end] for start, end in step_spans(completion)],
-        # Only the embedded data has a checker of steps.
+        # Only the embedded dataset has a step checker.
         "first_error_step": first_wrong_step(completion, record.target) if is_arithmetic else None,
         "token_rewards": None,
         "tokens": token_pieces(tokenizer, sequence.completion_ids),
@@ -225,6 +225,7 @@ def _as_trace(
 
 
 def _supervision(config: EvalConfig) -> str:
-    if config.policy_path:  # the run says nothing about how another policy was made
+    if config.policy_path:  # the run does not know how another policy was trained
         return "not declared"
-    return SUPERVISION.get(str(load_run_config(Path(config.run_dir)).get("algorithm")), "not declared")
+    algorithm = load_run_config(Path(config.run_dir)).get("algorithm")
+    return SUPERVISION[Algorithm(algorithm)] if algorithm in list(Algorithm) else "not declared"

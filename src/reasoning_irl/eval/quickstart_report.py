@@ -1,6 +1,6 @@
-"""Joins the parts of a quickstart run: one table, one metrics.json, one report.
+"""Merges the results of a quickstart run into one table, one metrics.json and one report.
 
-python -m reasoning_irl.eval.quickstart_report RUN_DIR SECONDS
+Usage: python -m reasoning_irl.eval.quickstart_report RUN_DIR SECONDS
 """
 
 import sys
@@ -13,14 +13,14 @@ from reasoning_irl.eval.traces.trace_file import TEST
 from reasoning_irl.metrics.summary import Metrics, read_metrics, write_metrics
 from reasoning_irl.utils.run_folder import METRICS_FILE, REPORT_FILE, TRACES_FILE
 
-# Each policy, and where its own metrics stand within the run.
+# Each policy, and the folder of its metrics within the run.
 POLICIES = {"warm_start": "warm_start_samples", "sft_continued": "sft_continued", "airl": "."}
 POLICY_METRICS = ("pass@", "majority@", "completion_length", "format_ok")
 SUPERVISION = {"warm_start": "an error-prone annotator", "sft_continued": "demonstrations", "airl": "demonstrations"}
 
 
 def join(run_dir: Path, seconds: float) -> Metrics:
-    """The run's metrics with those of every policy under its name, written back to metrics.json."""
+    """Adds every policy's metrics to the run's metrics.json, prefixed with the policy's name; returns them all."""
     metrics = read_metrics(run_dir / METRICS_FILE)
     for policy, folder in POLICIES.items():
         for key, value in read_metrics(run_dir / folder / METRICS_FILE).items():
@@ -53,7 +53,7 @@ def main() -> None:
     print(policy_table(metrics))
     print()
     print(table(metrics))
-    print(f"\n{seconds:.0f} s in all; open {run_dir / REPORT_FILE} in a browser")
+    print(f"\n{seconds:.0f} s in total; open {run_dir / REPORT_FILE} in a browser")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Confidence intervals: percentile bootstrap over problems, because samples of one problem are not independent."""
+"""Confidence intervals by percentile bootstrap over problems, because samples of one problem are not independent."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from reasoning_irl.metrics.traces import checked_numbers
 
 
 def bootstrap_weights(n_problems: int, rng: np.random.Generator, draws: int = 1000) -> NDArray[np.int32]:
-    """(draws, P): how often each problem is in each resample of P problems with replacement."""
+    """(draws, P) counts of each problem in each resample of P problems with replacement."""
     if n_problems < 1:
         raise ValueError("no problems to resample")
     weights = np.empty((draws, n_problems), dtype=np.int32)
@@ -19,7 +19,7 @@ def bootstrap_weights(n_problems: int, rng: np.random.Generator, draws: int = 10
 
 
 def percentiles(statistics: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of the statistics of the resamples."""
+    """The interval that contains the middle `level` of the resampled statistics."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     low, high = np.quantile(np.asarray(statistics, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
@@ -29,7 +29,7 @@ def percentiles(statistics: ArrayLike, level: float = 0.95) -> tuple[float, floa
 def bootstrap_interval(
     values_by_problem: ArrayLike, rng: np.random.Generator, draws: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the mean of `values_by_problem` (P,), in their unit; one problem gives a width of 0."""
+    """Confidence interval of the mean of `values_by_problem` (P,); its width is 0 for a single problem."""
     values = checked_numbers(values_by_problem, "values")
     return percentiles(bootstrap_weights(values.size, rng, draws) @ values / values.size, level)
 
@@ -41,7 +41,7 @@ def paired_bootstrap(
     draws: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Mean of a - b and its interval (difference, low, high); index p is the same problem in both."""
+    """Mean of a - b with its interval: (difference, low, high). Index p must be the same problem in both."""
     a, b = checked_numbers(values_a, "values_a"), checked_numbers(values_b, "values_b")
     if a.shape != b.shape:
         raise ValueError(f"not paired: {a.size} and {b.size} problems")
@@ -52,9 +52,9 @@ def paired_bootstrap(
 def two_level_bootstrap(
     by_seed: Sequence[ArrayLike], rng: np.random.Generator, draws: int, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """(mean, low, high) of a metric with one value a problem, from runs of several seeds.
+    """(mean, low, high) of a metric with one value per problem, from runs with several seeds.
 
-    Each draw takes seeds with replacement, and of each of them problems with replacement (Davison and Hinkley 1997,
+    Each draw resamples seeds, and problems within each of them, with replacement (Davison and Hinkley 1997,
     section 3.8); with one seed it is the plain bootstrap over problems.
     """
     values = [np.asarray(seed, dtype=np.float64) for seed in by_seed]

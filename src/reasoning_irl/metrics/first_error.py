@@ -1,6 +1,6 @@
-"""Finding the first wrong step: metrics of the step scores (S,) of one trace, where the lowest is the most suspect.
+"""Metrics of finding the first wrong step from a trace's step scores (S,), where the lowest is the most suspect.
 
-The labelled step is counted from 1. Ties are settled by expectation. `metrics.first_error_hit` is Hit@k.
+Labelled steps are counted from 1. Ties count by their expectation under random order. `first_error_hit` is Hit@k.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ POSITIONS = ("early", "middle", "late")
 
 
 def first_error_hit(step_scores: Sequence[float] | Floats, first_error_step: int, k: int = 1) -> float:
-    """Chance that the labelled step (1-based) is among the k lowest of (S,), ties in random order."""
+    """Probability that the labelled step (1-based) is among the k lowest of (S,), with ties in random order."""
     values = checked_numbers(step_scores, "step scores")
     if not 1 <= first_error_step <= values.size:
         raise ValueError(f"first error at step {first_error_step} of {values.size}")
@@ -27,7 +27,7 @@ def first_error_hit(step_scores: Sequence[float] | Floats, first_error_step: int
 
 
 def chance_hit(n_steps: int, k: int = 1) -> float:
-    """What first_error_hit would be on average with steps in random order."""
+    """Expected `first_error_hit` with the steps in random order."""
     if n_steps < 1 or k < 1:
         raise ValueError(f"k={k} of {n_steps} steps")
     return min(1.0, k / n_steps)
@@ -36,7 +36,7 @@ def chance_hit(n_steps: int, k: int = 1) -> float:
 def average_precision_of_step(step_scores: ArrayLike, first_error_step: int) -> float:
     """Average precision with one relevant step, 1 / its rank from the lowest; its mean over traces is MAP (and MRR).
 
-    A step tied with others is at each of their ranks equally often.
+    A tied step has each of the tied ranks equally often.
     """
     values = checked_numbers(step_scores, "step scores")
     if not 1 <= first_error_step <= values.size:
@@ -47,52 +47,52 @@ def average_precision_of_step(step_scores: ArrayLike, first_error_step: int) -> 
 
 
 def chance_average_precision(n_steps: int) -> float:
-    """What `average_precision_of_step` would be on average with steps in random order: H_S / S."""
+    """Expected `average_precision_of_step` with the steps in random order: H_S / S."""
     if n_steps < 1:
         raise ValueError(f"{n_steps} steps")
     return float((1 / np.arange(1, n_steps + 1)).mean())
 
 
 def token_auroc(token_values: ArrayLike, wrong: ArrayLike) -> float | None:
-    """Chance that a token of the wrong span has a lower value than another token of its trace, ties counting half.
+    """Probability that a token of the wrong span has a lower value than another token of the trace; ties count half.
 
-    `token_values` (T,), `wrong` (T,). None where all tokens are wrong, or none. Chance is 0.5.
+    `token_values` (T,), `wrong` (T,). None if all tokens are wrong, or none are. Chance level is 0.5.
     """
     values = checked_numbers(token_values, "token values")
     return auroc(-values, checked_flags(wrong, values.size, "wrong"))
 
 
 def position_of(step: int, n_steps: int) -> str:
-    """The third of the trace in which the middle of the step lies, steps counted as equally long."""
+    """The third of the trace that contains the middle of the step, with all steps counted as equally long."""
     if not 1 <= step <= n_steps:
         raise ValueError(f"step {step} of {n_steps}")
     return POSITIONS[3 * (2 * step - 1) // (2 * n_steps)]
 
 
 def predicted_first_error(step_scores: ArrayLike, threshold: float) -> int | None:
-    """The first step that scores below the threshold, None where no step does (Zheng et al. 2024, arXiv:2412.06559)."""
+    """The first step that scores below the threshold, or None if none does (Zheng et al. 2024, arXiv:2412.06559)."""
     below = np.flatnonzero(checked_numbers(step_scores, "step scores") < threshold)
     return int(below[0]) + 1 if below.size else None
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """For which thresholds each trace is judged right: those with low < threshold <= high.
+    """The thresholds at which each trace is judged correctly: low < threshold <= high.
 
-    A trace with a wrong step counts as right where that step is the first below the threshold, a trace without one
-    where no step is below.
+    A trace with a wrong step is judged correctly if that step is the first one below the threshold, a trace without
+    one if no step is below it.
     """
 
     low: Floats  # (N,)
     high: Floats  # (N,)
 
     def right(self, threshold: float) -> Floats:
-        """(N,) 1 where `predicted_first_error` agrees with the label, else 0."""
+        """(N,) 1 if `predicted_first_error` agrees with the label, else 0."""
         return ((self.low < threshold) & (threshold <= self.high)).astype(np.float64)
 
 
 def judgements(step_scores: Sequence[ArrayLike], labels: Sequence[int | None]) -> Judgements:
-    """`step_scores`: N of (S,); `labels`: the first wrong step of each, None for a trace without one."""
+    """`step_scores`: N arrays of (S,); `labels`: the first wrong step of each trace, or None if it has none."""
     low, high = [], []
     for scores, label in zip(step_scores, labels, strict=True):
         values = checked_numbers(scores, "step scores")
@@ -104,16 +104,16 @@ def judgements(step_scores: Sequence[ArrayLike], labels: Sequence[int | None]) -
 
 
 def harmonic_mean(a: Floats, b: Floats) -> Floats:
-    """2 a b / (a + b), 0 where both are 0 and NaN where one is; any shape."""
+    """2 a b / (a + b): 0 if both are 0, NaN if either is NaN; any shape."""
     total = a + b
     return np.where(total == 0, 0.0, 2 * a * b / np.where(total == 0, 1.0, total))
 
 
 def choose_threshold(erroneous: Judgements, correct: Judgements) -> float | None:
-    """The threshold of the best ProcessBench F1, in the middle of its range; None without traces of both kinds.
+    """The threshold with the best ProcessBench F1, in the middle of its range; None without traces of both kinds.
 
-    F1 is the harmonic mean of the accuracies on traces with a wrong step and on those without (Zheng et al. 2024,
-    arXiv:2412.06559). It is constant between neighbouring scores, so one threshold in each gap is tried.
+    F1 is the harmonic mean of the accuracies on traces with and without a wrong step (Zheng et al. 2024,
+    arXiv:2412.06559). It is constant between neighbouring scores, so one threshold per gap is tried.
     """
     if not erroneous.low.size or not correct.low.size:
         return None
@@ -125,7 +125,7 @@ def choose_threshold(erroneous: Judgements, correct: Judgements) -> float | None
 
 
 def _accuracies(of: Judgements, thresholds: Floats) -> Floats:
-    """Share judged right at each threshold (C,): of the ranges that are not empty, those begun less those ended."""
+    """Share judged correctly at each threshold (C,): the non-empty ranges begun minus those ended."""
     real = of.low < of.high
     begun = np.searchsorted(np.sort(of.low[real]), thresholds, side="left")  # low < threshold
     ended = np.searchsorted(np.sort(of.high[real]), thresholds, side="left")  # high < threshold

@@ -1,4 +1,4 @@
-"""Flat metrics with 95 % bootstrap intervals over problems; what is undefined is null, with a note that says why."""
+"""Flat metrics with 95 % bootstrap intervals over problems; undefined metrics are null, with a note that says why."""
 
 import json
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import write_atomically
 
 Metrics = dict[str, Any]
-Statistic = Callable[[Floats], Floats]  # (W, P) how often each problem counts -> (W,), NaN where it is undefined
+Statistic = Callable[[Floats], Floats]  # (W, P) how often each problem counts -> (W,), NaN if undefined
 
-# With fewer problems not even a difference of one sign in all of them is beyond chance: 2 * 0.5**5 > 0.05.
+# With fewer problems, even a difference of the same sign in all of them is not significant: 2 * 0.5**5 > 0.05.
 FEWEST_PROBLEMS = 6
-CHUNK = 2**21  # numbers held at once while a statistic is resampled
+CHUNK = 2**21  # numbers in memory at once while a statistic is resampled
 
 
 class Summary:
-    """Collects `name`, `name/low`, `name/high` or `name/note`. Every metric resamples the problems in the same way."""
+    """Collects metrics as `name`, `name/low`, `name/high` or `name/note`. All metrics share the same resamples."""
 
     def __init__(self, draws: int, seed: int) -> None:
         self.metrics: Metrics = {}
@@ -33,7 +33,7 @@ class Summary:
     def _estimate(
         self, of_problems: Statistic, n_problems: int, n_items: int = 0
     ) -> tuple[float | None, float | None, float | None]:
-        """(value, low, high), null where undefined; resamples in which it is undefined are left out."""
+        """(value, low, high), None if undefined; resamples in which the statistic is undefined are left out."""
         value = of_problems(np.ones((1, n_problems)))[0] if n_problems else np.nan
         if np.isnan(value):
             return None, None, None
@@ -50,25 +50,25 @@ class Summary:
         self.metrics |= {name: None, f"{name}/low": None, f"{name}/high": None, f"{name}/note": note}
 
     def statistic(self, name: str, of_problems: Statistic, n_problems: int, note: str, n_items: int = 0) -> None:
-        """A statistic of `n_problems` problems, made of `n_items` things; `note` says why it may be undefined."""
+        """Adds a statistic over `n_problems` problems with `n_items` items; `note` says why it may be undefined."""
         value, low, high = self._estimate(of_problems, n_problems, n_items)
         if value is None:
             return self.missing(name, note)
         self.metrics |= {name: value, f"{name}/low": low, f"{name}/high": high}
 
     def mean(self, name: str, by_problem: ArrayLike) -> None:
-        """The mean of one value a problem (P,)."""
+        """Adds the mean of one value per problem (P,)."""
         values = np.asarray(by_problem, dtype=np.float64)
         self.statistic(name, mean_of(values), values.size, "undefined: no problems")
 
     def ratio(self, name: str, sums: ArrayLike, counts: ArrayLike, note: str) -> None:
-        """sum(sums) / sum(counts), both (P,): a mean over things of which problems have different numbers."""
+        """Adds sum(sums) / sum(counts), both (P,): a mean over items whose number differs between problems."""
         self.statistic(name, ratio_of(sums, counts), np.size(sums), note)
 
     def curve(self, name: str, sums: ArrayLike, counts: ArrayLike) -> None:
-        """Lists (K,) of the ratios of sums and counts (P, K): `name`, `name_low`, `name_high`; null where a count is 0.
+        """Adds lists (K,) of ratios of sums and counts (P, K): `name`, `name_low`, `name_high`; None if a count is 0.
 
-        Lists of one key each, so that whoever shows single numbers can tell them apart by name.
+        The suffixes differ from those of single numbers, so that tables can tell the two apart by name.
         """
         top, bottom = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
         points = [self._estimate(ratio_of(*columns), len(top)) for columns in zip(top.T, bottom.T, strict=True)]
@@ -86,7 +86,7 @@ class Summary:
         n_items: int = 0,
         lower_is_better: bool = False,
     ) -> None:
-        """a - b on the same resamples, and whether the interval leaves out zero: better, worse or cannot tell."""
+        """Adds a - b on the same resamples, with a verdict: better or worse if the interval excludes 0."""
         self.statistic(name, lambda weights: a(weights) - b(weights), n_problems, note, n_items)
         value, low, high = (self.metrics[f"{name}{end}"] for end in ("", "/low", "/high"))
         if value is None:
@@ -98,7 +98,7 @@ class Summary:
 
 
 def mean_of(by_problem: ArrayLike) -> Statistic:
-    """The mean of one value a problem (P,)."""
+    """The mean of one value per problem (P,)."""
     values = np.asarray(by_problem, dtype=np.float64)
     return lambda weights: weights @ values / weights.sum(axis=1)
 
@@ -110,7 +110,7 @@ def ratio_of(sums: ArrayLike, counts: ArrayLike) -> Statistic:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The metrics in a file, none where there is no file."""
+    """The metrics in a file; empty if the file does not exist."""
     if not path.is_file():
         return {}
     try:
@@ -118,7 +118,7 @@ def read_metrics(path: Path) -> Metrics:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error.msg}): remove it, or choose another output_dir") from None
     if not isinstance(metrics, dict):
-        raise UserError(f"{path} holds no metrics: remove it, or choose another output_dir=...")
+        raise UserError(f"{path} contains no metrics: remove it, or choose another output_dir=...")
     return metrics
 
 

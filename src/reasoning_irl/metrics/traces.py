@@ -1,9 +1,8 @@
-"""Metrics of sampled traces and of their rewards: pure functions of arrays.
+"""Metrics of sampled traces and their rewards, as pure functions of arrays.
 
-N: samples of one problem; P: problems; T: tokens of one trace; S: its steps. Metrics lie in 0..1
-unless they say otherwise, and higher means better. Ties are settled by expectation, never by position, so the
-order in which samples are listed changes nothing. A score that is not a number raises ValueError: it would
-otherwise lose or win every comparison without a word.
+N: samples of one problem; P: problems; T: tokens of one trace; S: its steps. Unless stated otherwise, metrics are in
+0..1 and higher is better. Ties are resolved by expectation, never by position, so the order of samples does not
+matter. NaN scores raise ValueError, because they would silently win or lose every comparison.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -18,23 +17,23 @@ from reasoning_irl.metrics import weighted_statistics as weighted
 
 Floats = NDArray[np.float64]
 Values = Sequence[float] | NDArray[np.floating[Any]]
-TokenValues = Sequence[Values]  # one a trace, with one value a token
+TokenValues = Sequence[Values]  # per trace, one value per token
 
 
 def checked_numbers(values: ArrayLike, what: str, *, finite: bool = False) -> Floats:
-    """A flat float64 array, or ValueError where it is not flat, holds NaN, or must be and is not finite."""
+    """Returns a 1-D float64 array. Raises ValueError for other shapes, NaN and, with `finite`, infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{what} must be one-dimensional, got shape {array.shape}")
     if np.isnan(array).any():
-        raise ValueError(f"{what} hold NaN at index {int(np.flatnonzero(np.isnan(array))[0])}")
+        raise ValueError(f"{what} contain NaN at index {int(np.flatnonzero(np.isnan(array))[0])}")
     if finite and np.isinf(array).any():
-        raise ValueError(f"{what} must be finite, and are not at index {int(np.flatnonzero(np.isinf(array))[0])}")
+        raise ValueError(f"{what} must be finite, but are not at index {int(np.flatnonzero(np.isinf(array))[0])}")
     return array
 
 
 def checked_flags(values: ArrayLike, length: int, what: str) -> NDArray[np.bool_]:
-    """A flat bool array of the given length; an unknown (None) is an error, not a no."""
+    """Returns a bool array of the given length; an unknown value (None) is an error, not False."""
     array = np.asarray(values)
     if array.shape != (length,):
         raise ValueError(f"{what} must have shape ({length},), got {array.shape}")
@@ -52,7 +51,7 @@ def _check_subset(n: int, n_samples: int) -> None:
 
 
 def pass_at_k(n_correct: int, n_samples: int, k: int) -> float:
-    """Chance that k samples drawn without replacement hold a right one.
+    """Probability that k samples drawn without replacement include a right one.
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv:2107.03374, eq. 1).
     """
@@ -63,17 +62,17 @@ def pass_at_k(n_correct: int, n_samples: int, k: int) -> float:
 
 
 def oracle_at_n(correct: ArrayLike, n: int) -> float:
-    """What a perfect reranker of n samples would reach: pass@n of `correct` (N,)."""
+    """Accuracy of a perfect reranker of n samples: pass@n of `correct` (N,)."""
     flags = checked_flags(correct, np.size(correct), "correct")
     return pass_at_k(int(flags.sum()), flags.size, n)
 
 
 def best_of_n(scores: ArrayLike, correct: ArrayLike, n: int) -> float:
-    """Share of right answers when the highest of n scores is taken, averaged exactly over all size-n subsets.
+    """Accuracy of picking the sample with the highest of n scores, averaged exactly over all size-n subsets.
 
-    `scores` (N,), `correct` (N,). Let a value v be held by m samples, c of them right, with L samples below
-    it. The best of a subset equals v in C(L + m, n) - C(L, n) of the C(N, n) subsets, and by symmetry c / m
-    of the tied winners are right. Integer arithmetic throughout, so it stays exact for large N.
+    `scores` (N,), `correct` (N,). Suppose m samples have the score v, c of them right, and L samples score lower. The
+    best score of a subset is v in C(L + m, n) - C(L, n) of the C(N, n) subsets, and by symmetry c / m of the tied
+    winners are right. Integer arithmetic keeps this exact for large N.
     """
     values = checked_numbers(scores, "scores")
     flags = checked_flags(correct, values.size, "correct")
@@ -90,10 +89,10 @@ def best_of_n(scores: ArrayLike, correct: ArrayLike, n: int) -> float:
 
 
 def majority_at(keys: Sequence[Hashable | None], correct: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Share of right answers among the samples whose answer has the most votes (all N samples vote).
+    """Accuracy of a majority vote of all N samples: the share of right samples among those with the winning answer.
 
-    A sample has one vote, or `weights` (N,) of at least 0 of them. Answers tied for the lead share the win equally.
-    None means that a sample gave no answer; it wins only where no sample gave one.
+    Each sample has one vote, or `weights` (N,) of at least 0 votes. Answers tied for the lead share the win equally.
+    None means that a sample gave no answer; it wins only if no sample gave one.
     """
     if not len(keys):
         raise ValueError("no samples to vote")
@@ -108,10 +107,10 @@ def majority_curve(
     weights: ArrayLike | None = None,
     draws: int = 200,
 ) -> list[float]:
-    """Majority vote of n of the N samples, for each n of `ns`; see `majority_at`.
+    """Accuracy of a majority vote of n of the N samples, for each n in `ns`; see `majority_at`.
 
-    All C(N, n) subsets are used where they number at most `draws` (n = 1 and n = N in general do); otherwise it is the
-    mean over `draws` random subsets, with a standard error of at most 0.5 / sqrt(draws).
+    Uses all C(N, n) subsets if there are at most `draws` of them (usual for n = 1 and n = N); otherwise averages over
+    `draws` random subsets, with a standard error of at most 0.5 / sqrt(draws).
     """
     size = len(keys)
     flags = checked_flags(correct, size, "correct")
@@ -131,27 +130,27 @@ def majority_curve(
         held = is_of[subsets]  # (subsets, n, K)
         given = held.sum(axis=1)
         votes_for = np.where(given > 0, np.einsum("snk,sn->sk", held, votes[subsets]), -1.0)
-        if None in codes:  # silence wins over answers that nobody gave, and over nothing else
+        if None in codes:  # giving no answer beats only answers that no sample gave
             votes_for[:, codes[None]] = np.where(given[:, codes[None]] > 0, -0.5, -1.0)
         most = votes_for.max(axis=1, keepdims=True)
-        leads = votes_for >= most - 1e-12 * np.abs(most)  # sums of the same weights in another order are a tie
+        leads = votes_for >= most - 1e-12 * np.abs(most)  # the same weights summed in another order are a tie
         right = weighted.ratio(np.einsum("snk,sn->sk", held, flags[subsets].astype(np.float64)), given)
         curve.append(float((np.where(leads, right, 0.0).sum(axis=1) / leads.sum(axis=1)).mean()))
     return curve
 
 
-# Telling right traces from wrong ones
+# Separating right traces from wrong ones
 
 
 def _one(values: Floats) -> float | None:
-    """The only entry of (1,), None for NaN."""
+    """The only entry of an array (1,), or None if it is NaN."""
     return None if np.isnan(values[0]) else float(values[0])
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
-    """Chance that a right trace scores above a wrong one, ties counting half; None where one kind is missing.
+    """Probability that a right trace scores above a wrong one, with ties counting half; None if a class is missing.
 
-    `scores` (N,), `labels` (N,) true for right. The Mann-Whitney U over the number of pairs.
+    `scores` (N,), `labels` (N,) true for right. Computed as the Mann-Whitney U divided by the number of pairs.
     """
     values = checked_numbers(scores, "scores")
     positive = checked_flags(labels, values.size, "labels")
@@ -159,7 +158,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
-    """AUPRC of right traces, as the step sum over recall with equal scores as one threshold; None for one kind only.
+    """AUPRC of right traces, as a sum over recall steps with equal scores as one threshold; None for one class only.
 
     Its chance level is the share of right traces (Davis and Goadrich 2006, sec. 2).
     """
@@ -169,9 +168,9 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
 
 
 def auroc_within_prompt(scores: ArrayLike, labels: ArrayLike, prompt_ids: Sequence[Hashable]) -> float | None:
-    """AUROC over pairs from the same problem only: what counts for reranking, blind to how hard a problem is.
+    """AUROC over pairs from the same problem: what matters for reranking, regardless of how hard a problem is.
 
-    Problems are weighted by their number of (right, wrong) pairs; None where no problem has such a pair.
+    Problems are weighted by their number of (right, wrong) pairs; None if no problem has such a pair.
     """
     values = checked_numbers(scores, "scores")
     positive = checked_flags(labels, values.size, "labels")
@@ -198,21 +197,21 @@ def _columns(*columns: ArrayLike) -> list[Floats]:
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Linear correlation in [-1, 1] of two (N,) arrays; None where either is constant or N < 2."""
+    """Linear correlation in [-1, 1] of two (N,) arrays; None if either is constant or N < 2."""
     a, b = _columns(x, y)
     return _one(weighted.correlation(a, b, np.ones((1, a.size)))) if a.size else None
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Correlation of the mid-ranks of two (N,) arrays; None where either is constant or N < 2."""
+    """Correlation of the mid-ranks of two (N,) arrays; None if either is constant or N < 2."""
     a, b = _columns(x, y)
     return _one(weighted.rank_correlation(a, b, np.ones((1, a.size)))) if a.size else None
 
 
 def partial_correlation(x: ArrayLike, y: ArrayLike, controls: Sequence[ArrayLike]) -> float | None:
-    """Correlation of x and y (N,) with the linear part of the controls (N,) each taken out of both.
+    """Correlation of x and y (N,) after regressing the controls (N,) out of both.
 
-    None where the controls leave nothing of one of them.
+    None if the controls explain either of them completely.
     """
     a, b, *given = _columns(x, y, *controls)
     return _one(weighted.partial_correlation(a, b, given, np.ones((1, a.size)))) if a.size else None
@@ -233,11 +232,10 @@ def _step_ids(step_ids: ArrayLike, n_tokens: int) -> NDArray[np.int64]:
 def step_scores(token_rewards: ArrayLike, step_ids: ArrayLike, how: str = "mean", n_steps: int | None = None) -> Floats:
     """Scores (S,) of the steps of a trace; the lowest is the most suspect.
 
-    `token_rewards` (T,); `step_ids` (T,) names each token's step from 1, 0 for a token outside all steps.
-    `how` is the "mean" or "min" of the step's tokens, or "drop", the step's mean less that of the step before
-    it (the last one with tokens; for the first step, the mean over the whole trace). A step with no tokens
-    scores +inf: nothing speaks against it. `n_steps` is S where steps at the end may lack tokens (a truncated
-    trace); else the largest id.
+    `token_rewards` (T,); `step_ids` (T,) is each token's step from 1, or 0 for a token outside all steps. `how` is the
+    "mean" or "min" over the step's tokens, or "drop", the step's mean minus that of the previous step with tokens (for
+    the first step, minus the mean over the whole trace). A step without tokens scores +inf: there is no evidence
+    against it. `n_steps` sets S if the last steps may lack tokens (a truncated trace); by default, S is the largest id.
     """
     rewards = checked_numbers(token_rewards, "token rewards")
     ids = _step_ids(step_ids, rewards.size)
@@ -261,7 +259,7 @@ def step_scores(token_rewards: ArrayLike, step_ids: ArrayLike, how: str = "mean"
 
 
 class Aggregation(Protocol):
-    """Token rewards (T,) and, for those that need it, step ids (T,) to the score of a trace."""
+    """Reduces token rewards (T,) to a trace score; some aggregations also need step ids (T,)."""
 
     def __call__(self, token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float: ...
 
@@ -280,7 +278,7 @@ _mean_over_tokens = _over_tokens(np.mean)
 
 
 def _step_min(token_rewards: ArrayLike, step_ids: ArrayLike | None = None, /) -> float:
-    """The lowest step mean: a chain is as good as its weakest step. Without steps, the mean."""
+    """The lowest step mean: a chain is as good as its weakest step. The mean over tokens if there are no steps."""
     if step_ids is None:
         raise ValueError("step_min needs the step of each token")
     scores = step_scores(token_rewards, step_ids, "mean")
@@ -294,6 +292,3 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "sum": _over_tokens(np.sum),
     "step_min": _step_min,
 }
-
-
-# How sure a number is: percentile bootstrap over problems, as samples of one problem are not independent

@@ -1,4 +1,4 @@
-"""What a config needs installed, checked before anything heavy loads, and Unsloth's turn to be imported first."""
+"""Checks that what a config needs is installed, before anything heavy loads, and imports Unsloth first."""
 
 import atexit
 import os
@@ -11,9 +11,9 @@ from reasoning_irl.utils.errors import UserError
 
 
 def prepare_backend(config: TrainConfig) -> None:
-    """Readies this process for a training job. Raises UserError where a package or the GPU it asks for is missing.
+    """Prepares this process for a training job. Raises UserError if a required package or GPU is missing.
 
-    Call it before transformers or TRL are imported: Unsloth replaces parts of both.
+    Call it before importing transformers or TRL: Unsloth patches both.
     """
     model = config.model
     if model.backend == Backend.unsloth:
@@ -21,13 +21,13 @@ def prepare_backend(config: TrainConfig) -> None:
     if model.load_in_4bit:
         _require("bitsandbytes", "model.load_in_4bit=true", "model.load_in_4bit=false")
     if model.fast_inference:
-        _require_gpu("model.fast_inference=true samples with vLLM", "model.fast_inference=false")
+        _require_gpu("model.fast_inference=true (sampling with vLLM)", "model.fast_inference=false")
         _require("vllm", "model.fast_inference=true", "model.fast_inference=false")
     if config.training.optim != Optimizer.adamw_torch:
         _require_gpu(f"training.optim={config.training.optim}", "training.optim=adamw_torch")
         _require("bitsandbytes", f"training.optim={config.training.optim}", "training.optim=adamw_torch")
     if model.backend == Backend.unsloth:
-        # Unsloth writes generated code into the working directory otherwise, where parallel jobs meet.
+        # By default, Unsloth writes generated code into the working directory, where parallel jobs would collide.
         if "UNSLOTH_COMPILE_LOCATION" not in os.environ:
             folder = tempfile.mkdtemp(prefix="unsloth_")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -44,4 +44,4 @@ def _require_gpu(asked_by: str, instead: str) -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise UserError(f"{asked_by}, which needs a GPU, and there is none: set {instead}, or scale=smoke to rehearse")
+        raise UserError(f"{asked_by} needs a GPU, and none was found: set {instead}, or scale=smoke to rehearse")

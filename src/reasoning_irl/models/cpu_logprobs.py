@@ -1,7 +1,7 @@
 """Lets TRL's trainers run on a CPU.
 
-TRL 1.15 computes per-token log-probabilities with a Triton kernel, and Triton has no CPU backend. This puts a plain
-PyTorch function of the same contract in its place for tensors that are on a CPU; others go to the kernel.
+TRL 1.15 computes per-token log-probabilities with a Triton kernel, and Triton has no CPU backend. This module replaces
+it with an equivalent PyTorch function for CPU tensors; other tensors still use the kernel.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ KERNEL = "_ChunkedLogProbFunction"
 
 
 def install() -> None:
-    """Wraps TRL's kernel; a second call changes nothing."""
+    """Wraps TRL's kernel; calling it again changes nothing."""
     if not isinstance(getattr(trl_utils, KERNEL), _ByDevice):
         setattr(trl_utils, KERNEL, _ByDevice(getattr(trl_utils, KERNEL)))
 
 
 class _ByDevice:
-    """Stands where the kernel stood, and is called in the same way."""
+    """Replaces the kernel, with the same interface."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
@@ -37,12 +37,15 @@ def logprobs(
     bias: Tensor | None,  # (V,)
     targets: Tensor,  # (N,)
     temperature: float,
-    chunk_size: int,  # noqa: ARG001 (the kernel's tiling; logits are built whole here)
+    chunk_size: int,  # noqa: ARG001 (the kernel's tiling; not needed here)
     softcap: float | None = None,
     logit_scale: float = 1.0,
     outputs: tuple[str, ...] = (),
 ) -> tuple[Tensor | None, ...]:
-    """(log-probability, entropy, log sum p^2, mean logit, is-argmax) of the targets, each (N,) or None."""
+    """(log-probability, entropy, log sum p^2, mean logit, is-argmax) of the targets, each (N,) or None.
+
+    All but the first are None unless named in `outputs`.
+    """
     logits = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), bias).float() * logit_scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)

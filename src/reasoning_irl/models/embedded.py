@@ -1,7 +1,6 @@
-"""The embedded model: a Llama of about 0.1M parameters and a word-level tokenizer, built from code alone.
+"""The embedded model: a Llama with about 0.1M parameters and a word-level tokenizer, both built from code.
 
-Both are ordinary transformers objects, so everything that loads, trains, saves or serves a real model does the
-same with these.
+They are ordinary transformers objects, so they can be loaded, trained, saved and served like any other model.
 """
 
 from pathlib import Path
@@ -23,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(max_value: int) -> PreTrainedTokenizerFast:
-    """A fast tokenizer with one token a word and a number; decoding gives the text back as it was written."""
+    """A fast tokenizer with one token per word or number; decoding restores the text as it was written."""
     words = [PAD, UNK, END, USER, ASSISTANT, *vocabulary(max_value)]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -37,7 +36,7 @@ def build_tokenizer(max_value: int) -> PreTrainedTokenizerFast:
         [
             decoders.WordPiece(prefix="##", cleanup=False),  # a space between words ...
             decoders.Fuse(),
-            decoders.Replace(Regex(" ?\n ?"), "\n"),  # ... but none beside a line break
+            decoders.Replace(Regex(" ?\n ?"), "\n"),  # ... but none next to a line break
             decoders.Replace(Regex(f" (?=[{PUNCTUATION}])"), ""),
         ]
     )
@@ -54,7 +53,7 @@ def build_tokenizer(max_value: int) -> PreTrainedTokenizerFast:
 
 
 def build_policy(config: EmbeddedModelConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A randomly initialised Llama (call `set_seed` before, for the same weights each time)."""
+    """A randomly initialised Llama (call `set_seed` first for reproducible weights)."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -63,7 +62,7 @@ def build_policy(config: EmbeddedModelConfig, tokenizer: PreTrainedTokenizerFast
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.max_positions,
-            # Wider than usual: with so few dimensions the usual 0.02 takes far longer to learn.
+            # Larger than usual: with so few dimensions, training from the usual 0.02 takes far longer.
             initializer_range=config.initializer_range,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
@@ -74,7 +73,7 @@ def build_policy(config: EmbeddedModelConfig, tokenizer: PreTrainedTokenizerFast
 
 
 def save_embedded(config: EmbeddedModelConfig, max_value: int, folder: Path) -> None:
-    """Writes a fresh embedded model and its tokenizer as a normal checkpoint folder."""
+    """Saves a new embedded model and its tokenizer as a normal checkpoint folder."""
     tokenizer = build_tokenizer(max_value)
     build_policy(config, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

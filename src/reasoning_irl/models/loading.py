@@ -1,7 +1,7 @@
-"""Policies and tokenizers: where they come from, and how they are readied for training."""
+"""Loads policies and tokenizers, and prepares policies for training."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from peft import (
@@ -25,12 +25,12 @@ from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, newest_checkpoint
 
-# The seven projections that carry an adapter in the published configuration.
+# The seven projections that get a LoRA adapter in the published configuration.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> str:
-    """The folder or hub name that the policy starts from; builds the embedded model's folder where it is asked for."""
+    """The folder or hub name that the policy starts from; for `embedded`, saves a new model in the run folder."""
     if model.checkpoint:
         folder = Path(model.checkpoint)
         return str(newest_checkpoint(folder)) if (folder / CONFIG_FILE).is_file() else model.checkpoint
@@ -42,7 +42,7 @@ def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> s
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A tokenizer that can pad and chat. Raises UserError where it cannot."""
+    """Loads a tokenizer and ensures a pad token. Raises UserError if it cannot be loaded or has no chat template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -59,10 +59,10 @@ def is_adapter(name: str | Path) -> bool:
 
 
 def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
-    """How weights come into memory: arguments of `from_pretrained`.
+    """Arguments of `from_pretrained` for the precision of the weights.
 
-    Weights that are trained stay in float32; frozen ones are bfloat16 on a GPU, or 4 bits (NF4 with double
-    quantisation, Dettmers et al. 2023, arXiv 2305.14314).
+    Trained weights are float32; frozen ones are bfloat16 on a GPU, or 4-bit (NF4 with double quantisation, Dettmers et
+    al. 2023, arXiv 2305.14314).
     """
     dtype = torch.bfloat16 if frozen and torch.cuda.is_available() else torch.float32
     if not in_4bit:
@@ -72,7 +72,7 @@ def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        # Also names the scalar head of a reward model: it is new, and is trained.
+        # Includes the scalar head of a reward model, which is new and trained.
         llm_int8_skip_modules=["lm_head", "score"],
     )
     device = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
@@ -80,9 +80,9 @@ def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
 
 
 def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTrainedModel:
-    """A causal language model; the folder of an adapter is loaded with its base.
+    """Loads a causal language model; an adapter folder is loaded together with its base model.
 
-    Raises UserError, in one line, where there is no such model or it is none.
+    Raises UserError if there is no such model or it is not a causal language model.
     """
     auto = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
     try:
@@ -90,7 +90,7 @@ def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTr
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     if is_adapter(name) and not in_4bit:
-        # A fresh adapter may follow; the old one becomes part of the weights, which 4 bits cannot hold.
+        # A new adapter may be added, so the old one is merged; 4-bit weights do not support that.
         return model.merge_and_unload()
     return model
 
@@ -98,21 +98,25 @@ def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTr
 def trainable_policy(
     model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool
 ) -> PreTrainedModel:
-    """The policy with an adapter to train, or with all weights trainable at rank 0.
+    """Loads the policy with an adapter to train, or with all weights trainable at rank 0.
 
-    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An adapter on 4-bit weights is trained on
-    as it is; its rank must be the one asked for.
+    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An existing adapter on 4-bit weights is
+    trained further, and its rank must match the config.
     """
-    if model.backend == schema.Backend.unsloth:
-        return _unsloth_policy(model, source, max_length, gradient_checkpointing)
-    policy = load_policy(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
-    return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM, gradient_checkpointing)
+    match model.backend:
+        case schema.Backend.transformers:
+            policy = load_policy(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
+            return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM, gradient_checkpointing)
+        case schema.Backend.unsloth:
+            return _unsloth_policy(model, source, max_length, gradient_checkpointing)
+        case _:
+            assert_never(model.backend)
 
 
 def with_lora(
     model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType, gradient_checkpointing: bool = False
 ) -> PreTrainedModel:
-    """The model with an adapter on its projections; rank 0 leaves it as it is, all weights trainable."""
+    """Adds a LoRA adapter to the projections; at rank 0, returns the model unchanged, with all weights trainable."""
     if lora.rank == 0:
         return model
     if isinstance(model, PeftModel):
@@ -125,7 +129,7 @@ def with_lora(
 
 
 def _continued(model: PeftModel, lora: schema.LoraConfig) -> Any:
-    """An adapter that was loaded on 4-bit weights, trainable again."""
+    """Makes an adapter that was loaded on 4-bit weights trainable again."""
     config: Any = model.peft_config["default"]
     if config.r != lora.rank:
         raise UserError(
@@ -170,8 +174,8 @@ def _unsloth_policy(
 
 
 def no_model(name: str, error: Exception) -> str:
-    """One line for a model that does not load."""
+    """One-line message for a model that cannot be loaded."""
     first_line = str(error).strip().splitlines()[0]
     if "gated" in str(error).lower():
-        return f"{name} is gated: accept its licence on its hub page and run `hf auth login`, or give a local folder"
-    return f"cannot load {name}: {first_line} Give the folder of a model, or a hub name you have access to."
+        return f"{name} is gated: accept its licence on its hub page and run `hf auth login`, or use a local folder"
+    return f"cannot load {name}: {first_line} Use a model folder, or a hub name you have access to."

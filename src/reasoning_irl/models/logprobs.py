@@ -1,4 +1,4 @@
-"""Log-probabilities of completion tokens, with gradients: the same numbers whoever loaded the model.
+"""Log-probabilities of completion tokens, with gradients, and with the same values on every backend.
 
 The libraries' own versions differ (fused kernels that need a GPU, rows packed to the left, no gradients), and a
 policy loss on (B, T) advantages needs column t to be completion token t.
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from reasoning_irl.data.tokens import TokenBatch
 
-# Elements of float32 log-probabilities held at once; more are worked off in parts and computed anew for the gradient.
+# Float32 log-probabilities in memory at once; larger batches are split, and recomputed for the gradient.
 MAX_ELEMENTS = 2**26
 
 
@@ -21,12 +21,12 @@ def token_logps(
 ) -> tuple[Tensor, Tensor]:
     """(B, T) log p(y_t | x, y_<t) of softmax(logits / temperature), and (B, T) entropies in nats, without gradient.
 
-    Values on padding mean nothing.
+    Values on padding are meaningless.
     """
-    # Sequences are joined and padded on the right, where causal attention never looks: no mask that a backend may
-    # read in its own way, and the fast kernels.
+    # Joined sequences are padded on the right, which causal attention never sees. So no mask is needed, which backends
+    # might interpret differently, and fast kernels can be used.
     ids, columns = tokens.compact()  # (B, L), (B, T)
-    first = int(tokens.prompt_mask.sum(1).min()) - 1  # the earliest position that is read
+    first = int(tokens.prompt_mask.sum(1).min()) - 1  # the earliest position needed
     output: Any = model(input_ids=ids, logits_to_keep=ids.size(1) - first, use_cache=False)
     logits, following = output.logits[:, :-1], ids[:, first + 1 :]  # (B, S, V), (B, S)
     rows = max(1, max_elements // (following.size(1) * logits.size(-1)))

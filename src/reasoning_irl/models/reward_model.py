@@ -1,21 +1,20 @@
-"""The reward model: a transformer with a scalar head on every token, optionally joined to its own likelihood.
+"""The reward model: a transformer with a scalar head on every token, optionally combined with its own likelihood.
 
 plain       f_t = w . h_t                                 what AutoModelForTokenClassification computes
 likelihood  f_t = w . h_t + a * log p(y_t | y_<t) + b     p is the reward model's own next-token distribution
 
-The likelihood head starts from what the model already knows of plausible reasoning (w = 0, a = 1); a plain head on
-a small model starts from nothing and was seen to stay at chance. On a granularity coarser than `dense` the
-likelihood of a segment is the mean over its tokens, see rewards/granularity.py.
+The likelihood head starts from what the model already knows about plausible reasoning (w = 0, a = 1); a plain head on
+a small model starts from scratch and was observed to stay at chance. At granularities coarser than `dense`, a segment's
+likelihood is the mean over its tokens; see models/granularity.py.
 
-A saved folder is what `AutoModelForTokenClassification.from_pretrained` (num_labels 1) loads; the likelihood
-head adds the file `likelihood_head.safetensors` with a, b and, where it is not tied to the embeddings, the
-output matrix.
+A saved folder can be loaded with `AutoModelForTokenClassification.from_pretrained` (num_labels 1); the likelihood head
+adds the file `likelihood_head.safetensors` with a, b and, if it is not tied to the embeddings, the output matrix.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from peft import AutoPeftModelForTokenClassification
@@ -47,10 +46,13 @@ from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_che
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
 SPEC_FILE = "reward_spec.json"
+# The scalar head starts at zero next to the likelihood. On its own it starts small and random, because at zero it would
+# pass no gradient to the backbone.
+SCORE_STD = {RewardHead.plain: 0.02, RewardHead.likelihood: 0.0}
 
 
 class LikelihoodHead(nn.Module):
-    """a * log p(y_t | y_<t) + b with learned a, b; the output matrix is the language model's and is frozen."""
+    """a * log p(y_t | y_<t) + b with learnt a and b; the language model's output matrix is not trained by this head."""
 
     _frozen_matrix: Tensor | None
 
@@ -59,7 +61,7 @@ class LikelihoodHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float32))
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32))
         self.tied = tied
-        # Not a parameter of this module: a tied matrix already is one of the backbone's, another one is frozen.
+        # Not a parameter of this module: a tied matrix already belongs to the backbone, and an untied one is frozen.
         self._tied_matrix = [output_matrix] if tied else []
         self.register_buffer("_frozen_matrix", None if tied else output_matrix.detach(), persistent=False)
 
@@ -75,17 +77,17 @@ class LikelihoodHead(nn.Module):
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """How a reward model is read; stands in the saved folder beside the weights."""
+    """How a reward model is read; saved next to its weights."""
 
     head: RewardHead
     granularity: Granularity
     interval: int
-    system_prompt: str = ""  # what stood before the questions it learnt on
+    system_prompt: str = ""  # of the questions it was trained on
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a reward model says of one completion; `tokens` join to its text and end with the end token's empty text."""
+    """The rewards of one completion; `tokens` join to its text, and the last is the end token's empty text."""
 
     tokens: list[str]  # (T,)
     offsets: list[Span]  # (T,) characters of each token
@@ -96,13 +98,13 @@ class Scored:
 
 
 class RewardModel(nn.Module):
-    """Scores every completion token; see the module's text for the two heads.
+    """Scores every completion token; see the module docstring for the two heads.
 
     >>> model = RewardModel.from_run("outputs/quickstart")
     >>> model.score("Tom has 3 apples. Tom finds 2 more.", "<think>\\n3 + 2 = 5\\n</think>...").total
     """
 
-    kinds: Tensor  # (V,) which tokens close a step (see rewards/granularity.py); only granularity `step` reads it
+    kinds: Tensor  # (V,) which tokens end a step (see models/granularity.py); only used at granularity `step`
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class RewardModel(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         super().__init__()
-        self.backbone = backbone  # for token classification with one label, or a PEFT model around it
+        self.backbone = backbone  # token classification with one label, or a PEFT model around it
         self.likelihood = likelihood
         self.spec = spec
         self.tokenizer = tokenizer
@@ -120,12 +122,12 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_run(cls, folder: str | Path, in_4bit: bool = False) -> "RewardModel":
-        """The reward model of a run folder (its newest checkpoint), of a checkpoint, or of a reward model's folder."""
+        """Loads the reward model of a run folder (its newest checkpoint), a checkpoint, or a reward model folder."""
         return load_reward_model(find_reward_model(Path(folder)), in_4bit=in_4bit)
 
     @torch.no_grad()
     def score(self, question: str, completion: str) -> Scored:
-        """Rewards of one finished completion. Raises DataError where there is nothing to score."""
+        """Scores one finished completion. Raises DataError if it is empty."""
         if not completion.strip():
             raise DataError("the completion is empty: there is nothing to score")
         ids, spans = encode_completion(self.tokenizer, completion, NO_LIMIT)
@@ -150,7 +152,7 @@ class RewardModel(nn.Module):
         return self.kinds.device
 
     def read_mask(self, batch: TokenBatch) -> Tensor:
-        """(B, T) the tokens at which this model is read, and on which its loss is taken."""
+        """(B, T) mask of the tokens at which this model's reward is read and its loss is computed."""
         return read_mask(
             batch.completion_mask,
             self.spec.granularity,
@@ -159,7 +161,7 @@ class RewardModel(nn.Module):
         )
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """(B, T) logits, high where the trace looks like an expert's; they mean something on the read mask."""
+        """(B, T) logits, high where the trace looks like an expert's; only meaningful on the read mask."""
         return self.logits_and_likelihood(batch)[0]
 
     def logits_and_likelihood(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
@@ -173,8 +175,8 @@ class RewardModel(nn.Module):
     def rewards(self, batch: TokenBatch) -> Tensor:
         """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding.
 
-        For scoring: sequences are joined first, which takes less padding than the layout that training shares with
-        the policy.
+        For scoring: prompts and completions are joined first, which needs less padding than the layout that training
+        shares with the policy.
         """
         scalar, log_probs = self._terms_joined(batch)
         if log_probs is not None:
@@ -185,9 +187,10 @@ class RewardModel(nn.Module):
         return self.backbone.get_input_embeddings()(batch.input_ids)
 
     def forward_embeddings(self, embeddings: Tensor, batch: TokenBatch, others: Tensor, share: Tensor) -> Tensor:
-        """(B, T) logits at embeddings that lie between `batch` and another one, for the gradient penalty.
+        """(B, T) logits at embeddings interpolated between `batch` and another batch, for the gradient penalty.
 
-        The likelihood is mixed the same way: `share` (B, 1) of the batch's tokens, the rest of `others` (B, T).
+        The likelihood is interpolated the same way: `share` (B, 1) from the batch's tokens, the rest from `others`
+        (B, T).
         """
         scalar, log_probs = self._terms(batch, {"inputs_embeds": embeddings})
         if log_probs is None:
@@ -196,7 +199,7 @@ class RewardModel(nn.Module):
         return self._join(batch, scalar, likelihood)
 
     def _terms(self, batch: TokenBatch, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The scalar (B, T) and the log-probabilities (B, T, V) at every completion token."""
+        """The scalars (B, T) and the log-probabilities (B, T, V) at every completion token."""
         width = batch.completion_ids.size(1)
         output = self.backbone(
             **inputs,
@@ -210,9 +213,9 @@ class RewardModel(nn.Module):
         return scalar, self.likelihood.log_probs(output.hidden_states[-1][:, -width - 1 : -1])
 
     def _terms_joined(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        """What `_terms` gives, from one pass over sequences without padding between prompt and completion."""
+        """Like `_terms`, but for sequences without padding between prompt and completion."""
         ids, columns = batch.compact()
-        # No mask: attention is causal, so padding on the right is never seen, and none is the fast path.
+        # No mask: causal attention never sees padding on the right, and attention without a mask is faster.
         output = self.backbone(input_ids=ids, output_hidden_states=self.likelihood is not None, use_cache=False)
         scalar = output.logits[..., 0].float().gather(1, columns)
         if self.likelihood is None:
@@ -228,7 +231,7 @@ class RewardModel(nn.Module):
         return scalar + self.likelihood.scale * log_likelihood + self.likelihood.bias
 
     def save(self, folder: Path) -> None:
-        """Writes what `load_reward_model` reads; a PEFT backbone writes its adapter and score head."""
+        """Saves the model for `load_reward_model`; of a PEFT backbone, only the adapter and the score head."""
         self.backbone.save_pretrained(folder)
         (folder / SPEC_FILE).write_text(json.dumps(asdict(self.spec)) + "\n")
         if self.likelihood is not None:
@@ -242,37 +245,43 @@ def _pick(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids[..., None])[..., 0]
 
 
+def has_likelihood(head: RewardHead) -> bool:
+    match head:
+        case RewardHead.plain:
+            return False
+        case RewardHead.likelihood:
+            return True
+        case _:
+            assert_never(head)
+
+
 def build_reward_model(
     name: str, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase, in_4bit: bool = False, frozen: bool = False
 ) -> RewardModel:
-    """A fresh reward model on a causal language model's weights; `frozen` ones get an adapter later.
-
-    The scalar head starts at zero beside the likelihood; alone it starts small, as from zero it would pass no
-    gradient to the backbone.
-    """
+    """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later."""
     try:
         backbone = AutoModelForTokenClassification.from_pretrained(name, num_labels=1, **weights(in_4bit, frozen))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     _without_dropout(backbone)
-    nn.init.normal_(backbone.score.weight, std=0.02 if spec.head == RewardHead.plain else 0.0)
+    nn.init.normal_(backbone.score.weight, std=SCORE_STD[spec.head])
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
-    likelihood = None if spec.head == RewardHead.plain else _likelihood_head(backbone, name)
+    likelihood = _likelihood_head(backbone, name) if has_likelihood(spec.head) else None
     return RewardModel(backbone, likelihood, spec, tokenizer)
 
 
 def load_reward_model(
     folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, in_4bit: bool = False
 ) -> RewardModel:
-    """A saved reward model, ready to score or to learn on; without a tokenizer, with the one beside it.
+    """Loads a saved reward model to score or to train further; by default with the tokenizer saved next to it.
 
-    Raises UserError when the folder holds none.
+    Raises UserError if the folder is not a reward model.
     """
     spec = load_spec(folder)
     tokenizer = tokenizer or load_tokenizer(str(folder))
     if (folder / "adapter_config.json").is_file():
-        # Trainable, so that a resumed run goes on learning.
+        # Trainable, so that a resumed run can continue training.
         backbone = AutoPeftModelForTokenClassification.from_pretrained(
             folder, is_trainable=True, num_labels=1, **weights(in_4bit, frozen=True)
         )
@@ -280,7 +289,7 @@ def load_reward_model(
         backbone = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     _without_dropout(backbone)
     likelihood = None
-    if spec.head == RewardHead.likelihood:
+    if has_likelihood(spec.head):
         tensors = load_file(folder / LIKELIHOOD_FILE)
         tied = "output_matrix" not in tensors
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
@@ -289,10 +298,10 @@ def load_reward_model(
 
 
 def load_spec(folder: Path) -> RewardSpec:
-    """How a saved reward model is read. Raises UserError when the folder holds none."""
+    """Loads how a saved reward model is read. Raises UserError if the folder is not a reward model."""
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
-            f"{folder} holds no reward model (no {SPEC_FILE}): give the reward_model folder of an AIRL checkpoint"
+            f"{folder} is not a reward model (no {SPEC_FILE}): use the reward_model folder of an AIRL checkpoint"
         )
     fields = json.loads((folder / SPEC_FILE).read_text())
     enums = {"head": RewardHead(fields["head"]), "granularity": Granularity(fields["granularity"])}
@@ -300,7 +309,7 @@ def load_spec(folder: Path) -> RewardSpec:
 
 
 def find_reward_model(folder: Path) -> Path:
-    """The reward model's folder in a run, in a checkpoint, or the folder itself."""
+    """The reward model folder of a run or of a checkpoint, or the folder itself."""
     if (folder / CONFIG_FILE).is_file() and not (folder / SPEC_FILE).is_file():
         folder = newest_checkpoint(folder)
     return folder if (folder / SPEC_FILE).is_file() else folder / REWARD_MODEL
@@ -320,7 +329,7 @@ def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:
 
 
 def _without_dropout(backbone: PreTrainedModel) -> None:
-    """Scores must be the same in training and afterwards, and equal for every micro-batch size."""
+    """Disables dropout: scores must be the same in training and afterwards, and for every micro-batch size."""
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -1,4 +1,4 @@
-"""Reading numbers and equations in text, exactly: values are Fractions, and no text is ever evaluated as code."""
+"""Exact parsing of numbers and equations in text: values are Fractions, and no text is ever evaluated as code."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ OPERATORS = ("+", "-", "*", "/")
 
 _SYNONYMS = {"x": "*", "X": "*", "×": "*", "÷": "/", "−": "-", "–": "-"}
 _CURRENCY = "[$€£]"
-# Lengths are bounded because a policy may write digits without end, which int() refuses to convert.
+# Digits are bounded because a policy may write endless digits, which int() refuses to convert.
 _DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}(?![0-9])|[0-9]{1,30})(?:\.[0-9]{1,30})?|\.[0-9]{1,30})"
 _OPERATOR = r"[-+*/×÷−–xX]"
 
@@ -21,10 +21,10 @@ _EQUATION = re.compile(
     rf"[ \t]*(?P<operator>{_OPERATOR})[ \t]*{_CURRENCY}?(?P<right>{_DECIMAL})"
     rf"[ \t]*=[ \t]*{_CURRENCY}?(?P<result>[-−]?{_CURRENCY}?{_DECIMAL})"
     r"(?![\w%]|[.,][0-9])"
-    # A result that goes on (= 24/2, = 5 + 4) is an expression, not a number.
+    # A result that continues (= 24/2, = 5 + 4) is an expression, not a number.
     rf"(?![ \t]*(?:[-+*/×÷−–^]|[xX](?![a-zA-Z]))[ \t]*[(]?{_CURRENCY}?\.?[0-9])"
 )
-_LATEX = (  # in this order
+_LATEX = (  # applied in this order
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
@@ -33,16 +33,16 @@ _LATEX = (  # in this order
 )
 _BULLET = re.compile(r"\s*[-+*–]\s+")
 _BOLD = re.compile(r"(?:^|[^0-9)\s])\s*\*\*$")
-# What makes a number the tail of something longer: an operator, a power, or another number (as in 1 1/2).
+# Text before a number that makes it part of something longer: an operator, a power or a number (as in 1 1/2).
 _CONTINUED = re.compile(r"(?:[-+*/×÷−–^0-9]|(?<![^\W\d_])[xX])$")
 
 
 @dataclass(frozen=True)
 class Equation:
-    """An equation `left operator right = result` as it stands in a text.
+    """An equation `left operator right = result` found in a text.
 
-    Spans are character offsets and leave out a currency sign in front of the number; `operator` is one of
-    OPERATORS, whatever sign the text uses.
+    Spans are character offsets and exclude a currency sign before the number; `operator` is one of OPERATORS,
+    whichever symbol the text uses.
     """
 
     left_span: Span
@@ -61,7 +61,7 @@ class Equation:
 
     @property
     def holds(self) -> bool:
-        """Whether the result is exactly right: a rounded one is not, nor is a division by zero."""
+        """Whether the result is exactly right; a rounded result or a division by zero is not."""
         return calculate(self.left, self.operator, self.right) == self.result
 
 
@@ -79,9 +79,9 @@ def calculate(left: Fraction, operator: str, right: Fraction) -> Fraction | None
 
 
 def find_number(text: str) -> tuple[Span, Fraction] | None:
-    """The one number of a text, with its sign and currency: where it is written, and its value.
+    """The span (with sign and currency) and the value of the only number in a text.
 
-    None where there is no number, more than one, a denominator of zero, or digits that are part of a name (B12).
+    None if there is no number or more than one, if a denominator is zero, or if digits are part of a name (B12).
     """
     match = _NUMBER.search(text)
     if match is None or re.search("[0-9]", text[: match.start()] + text[match.end() :]):
@@ -92,7 +92,7 @@ def find_number(text: str) -> tuple[Span, Fraction] | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The value of the one number in a text such as 18, 18.0, $1,800, 1/2, -3, 50% or `18 apples.`, else None.
+    """The value of the only number in a text such as 18, 18.0, $1,800, 1/2, -3, 50% or `18 apples.`, else None.
 
     A percent sign is read as a unit: 50% is 50.
     """
@@ -106,12 +106,12 @@ def read_decimal(text: str) -> Fraction:
 
 
 def find_magnitudes(text: str) -> list[tuple[Span, Fraction]]:
-    """Every plain decimal of a text in order, without sign and currency: 48/2 gives 48 and 2."""
+    """Every plain decimal in a text, in order, without sign or currency: 48/2 contains 48 and 2."""
     return [(match.span(), read_decimal(match.group())) for match in _MAGNITUDE.finditer(text)]
 
 
 def find_boxed(text: str) -> str | None:
-    """What stands in the last closed \\boxed{...} that is in no other box, braces within it balanced, or None."""
+    """The content (with balanced braces) of the last closed \\boxed{...} that is in no other box, or None."""
     found, open_braces = None, list[tuple[int, bool]]()
     for match in re.finditer(r"\\boxed\s*\{|\\.|[{}]", text, re.DOTALL):
         token = match.group()
@@ -124,7 +124,7 @@ def find_boxed(text: str) -> str | None:
 
 
 def plain_answer(text: str) -> str:
-    """An answer without its LaTeX: out of its box, text as text, \\frac{1}{2} as 1/2."""
+    """Strips LaTeX from an answer: no box, \\text{...} as plain text, \\frac{1}{2} as 1/2."""
     while (boxed := find_boxed(text)) is not None:
         text = boxed
     for pattern, replacement in _LATEX:
@@ -133,11 +133,11 @@ def plain_answer(text: str) -> str:
 
 
 def answers_match(candidate: str | None, reference: str) -> bool:
-    """Whether an answer equals the reference: as numbers where both are, otherwise as text.
+    """Whether an answer equals the reference: compared as numbers if both are numbers, otherwise as text.
 
-    Text is compared without case and with runs of white space as one space. Units may be left out or added
-    (18 = 18 apples = $18.00), but where both name words the words must agree: 2 weeks is not 2 months. A number
-    that stands behind a word of the reference (type 2 diabetes) is part of its name, not its value.
+    Text comparison ignores case and collapses whitespace. Units may be missing or added (18 = 18 apples = $18.00), but
+    if both sides have words the words must agree: 2 weeks is not 2 months. A number after a word of the reference
+    (type 2 diabetes) is part of a name, not a value.
     """
     if candidate is None:
         return False
@@ -156,9 +156,9 @@ def answers_match(candidate: str | None, reference: str) -> bool:
 
 
 def majority_key(answer: str | None) -> Fraction | str | None:
-    """What an answer votes for: its number where it has one (18 and 18.0 vote together), else its plain text.
+    """The key under which an answer votes: its number if it has one (18 and 18.0 vote together), else its plain text.
 
-    None, for a trace without an answer, votes for nothing: leave it out of the count.
+    A trace without an answer has the key None and votes for nothing.
     """
     if answer is None:
         return None
@@ -170,8 +170,8 @@ def majority_key(answer: str | None) -> Fraction | str | None:
 def find_equations(text: str) -> list[Equation]:
     """Every equation `a OP b = c` of plain decimals, in order; OP is one of + - * / x × ÷.
 
-    Left out are parts of something longer, whose value a single operation does not give: chains (2 + 3 + 4 = 9),
-    fractions or expressions as results (1/2 = 3/6), and operands with a sign.
+    Skips equations that are part of something longer, which a single operation cannot check: chains (2 + 3 + 4 = 9),
+    fractions or expressions as results (1/2 = 3/6), and signed operands.
     """
     equations = []
     for match in _EQUATION.finditer(text):
@@ -195,7 +195,7 @@ def find_equations(text: str) -> list[Equation]:
 
 
 def _continues(before: str) -> bool:
-    """Whether what stands before an equation on its line makes its left operand part of something longer."""
+    """Whether the text before an equation on its line makes its left operand part of something longer."""
     if _BULLET.fullmatch(before):
         return False
     before = before.rstrip()
@@ -203,7 +203,7 @@ def _continues(before: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Text for comparison: without case, surplus white space and a full stop at its end."""
+    """Normalises text for comparison: ignores case, extra whitespace and a final full stop."""
     return " ".join(text.split()).rstrip(".").casefold()
 
 

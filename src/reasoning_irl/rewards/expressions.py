@@ -1,8 +1,8 @@
-"""Arithmetic expressions as a policy may write them, read by a small grammar: no text is ever run as code.
+"""Parses arithmetic expressions written by a policy with a small grammar: no text is ever run as code.
 
     sum = product (("+" | "-") product)*        product = atom (("*" | "/") atom)*        atom = number | "(" sum ")"
 
-Numbers are whole and have no sign; values are exact. Length is bounded, and with it depth and the size of values.
+Numbers are unsigned integers; values are exact. The bounded length also bounds nesting and the size of values.
 """
 
 import re
@@ -21,7 +21,7 @@ _LATEX_SIGNS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\ri
 
 @dataclass(frozen=True)
 class Expression:
-    """A value, the numbers it is made of in the order of writing, and its form without the order of operands."""
+    """An expression's value, its numbers in the order written, and its form with the operands of + and * sorted."""
 
     value: Fraction
     numbers: tuple[int, ...]
@@ -29,10 +29,10 @@ class Expression:
 
 
 def parse_expression(text: str) -> Expression | None:
-    """The expression of a text, which may go on with `= value`; None where it is no expression or has no value."""
+    """Parses an expression that may end in `= value`; None if it is invalid, has no value or `value` is wrong."""
     if len(text) > MAX_CHARACTERS:
         return None
-    while (fraction := _FRACTION.sub(r"((\1)/(\2))", text)) != text:  # the innermost first
+    while (fraction := _FRACTION.sub(r"((\1)/(\2))", text)) != text:  # innermost first
         text = fraction
     for sign, plain in _LATEX_SIGNS.items():
         text = text.replace(sign, plain)
@@ -47,7 +47,7 @@ def parse_expression(text: str) -> Expression | None:
 
 
 def uses_at_most(expression: Expression, numbers: Sequence[int]) -> bool:
-    """Whether the expression is made of the given numbers, each no more often than it is given."""
+    """Whether the expression uses only the given numbers, each at most as often as it is given."""
     return all(expression.numbers.count(n) <= list(numbers).count(n) for n in expression.numbers)
 
 
@@ -62,7 +62,7 @@ def _tokens(text: str) -> list[str] | None:
     return tokens
 
 
-# Each reader takes tokens and gives what it read, None for an error, and the tokens that are left.
+# Each parser returns the expression that it read (None for an error) and the remaining tokens.
 _Read = tuple[Expression | None, list[str]]
 
 
@@ -107,6 +107,6 @@ _QUESTION = re.compile(r"Use the numbers ([0-9, ]+) and ([0-9]+), each at most o
 
 
 def read_question(question: str) -> tuple[tuple[int, ...], int] | None:
-    """(numbers, target) of a question that `ask` wrote, or None."""
+    """(numbers, target) of a question written by `ask` in data/countdown.py, or None."""
     match = _QUESTION.fullmatch(question.strip())
     return ((*map(int, match[1].split(",")), int(match[2])), int(match[3])) if match else None

@@ -1,4 +1,4 @@
-"""Multiple choice: options as a question shows them, and which of them an answer names."""
+"""Multiple choice: the options listed in a question, and which of them an answer names."""
 
 import re
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ _MARKUP = "*_`\"' \t\n"
 
 
 def show_options(question: str, options: Mapping[str, str]) -> str:
-    """The question with its options under it, one a line, as `find_options` reads them."""
+    """The question followed by its options, one per line, in the format that `find_options` reads."""
     lines = [f"{letter}. {' '.join(text.split())}" for letter, text in options.items()]
     return "\n".join([question.strip(), "", *lines])
 
 
 def find_options(question: str) -> dict[str, str]:
-    """The options (letter to text) that the last lines of a question show, A first; empty where it shows none.
+    """The options (letter to text) in the last lines of a question, starting at A; empty if there are none.
 
-    Lines are read from the end, so that a list within the question is not taken for its options.
+    Lines are read from the end, so that a list within the question is not mistaken for its options.
     """
     options: dict[str, str] = {}
     for line in reversed(question.rstrip().splitlines()):
@@ -38,11 +38,11 @@ def find_options(question: str) -> dict[str, str]:
 
 
 def read_choice(answer: str | None, options: Mapping[str, str]) -> str | None:
-    """The letter of the one option that an answer names, or None.
+    """The letter of the only option that an answer names, or None.
 
-    It is named by its letter (B, b, (B), B.), by its whole text, or by both, which must then agree. Nothing may follow,
-    so that a letter is not taken from a word or a name (E. coli), a text not from a longer option's, and an answer that
-    names two options names none.
+    An option is named by its letter (B, b, (B), B.), by its full text, or by both, which must then agree. Nothing may
+    follow: a letter is not read from a word or a name (E. coli), nor a text from a longer option, and an answer that
+    names two options counts as naming none.
     """
     if answer is None:
         return None
@@ -52,7 +52,7 @@ def read_choice(answer: str | None, options: Mapping[str, str]) -> str | None:
 
 
 def replace_choice(answer: str, options: Mapping[str, str], letter: str) -> str:
-    """An answer that names the option `letter` in the manner of `answer`: a letter, a text, or both."""
+    """Rewrites `answer` to name the option `letter` in the same style: a letter, a text, or both."""
     alone = _LETTER.fullmatch(answer)
     if alone:
         return answer[: alone.start(1)] + letter + answer[alone.end(1) :]

@@ -1,4 +1,4 @@
-"""Verifiable rewards: what can be checked against the answer key. GRPO learns from them, AIRL only watches."""
+"""Verifiable rewards, checked against the answer key: GRPO trains on them, AIRL only logs them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def answer_reward(
     answer_kind: list[str],
     **_: Any,
 ) -> list[float]:
-    """1 where the completion's answer is right, else 0; in TRL's form of a reward function."""
+    """TRL reward function: 1 if the completion's answer is right, else 0."""
     return [
         float(is_right(extract_answer(completion[-1]["content"]), reference, AnswerKind(kind), prompt[-1]["content"]))
         for prompt, completion, reference, kind in zip(prompts, completions, answer, answer_kind, strict=True)
@@ -22,5 +22,5 @@ def answer_reward(
 
 
 def format_reward(completions: list[list[ChatMessage]], **_: Any) -> list[float]:
-    """1 where the completion has the form that is asked for, else 0; in TRL's form of a reward function."""
+    """TRL reward function: 1 if the completion has the required format, else 0."""
     return [float(is_well_formed(completion[-1]["content"])) for completion in completions]

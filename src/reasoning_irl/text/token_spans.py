@@ -1,4 +1,4 @@
-"""The text of each token, and the step each token belongs to, by character offsets."""
+"""Character spans of tokens in their text, and the reasoning step each token belongs to."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,21 +7,21 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.text.trace import Span, step_spans
 
-UNFINISHED = "\ufffd"  # what bytes that complete no character decode to
+UNFINISHED = "\ufffd"  # what an incomplete UTF-8 sequence decodes to
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of a completion, special tokens left out."""
+    """Decodes a completion without its special tokens."""
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)  # a list only for a batch
     return text
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[Span]]:
-    """The text of a completion, and the characters (T,) that each token stands for.
+    """Returns the text of a completion and the character span of each token (T,).
 
-    Tokens that spell one character together all stand for it. A special token stands for none, at its place; so may
-    space between words.
+    Tokens that together encode one character all get its span. Special tokens get an empty span. Spaces between words
+    may belong to no token.
     """
     text = decode(tokenizer, ids)
     special = set(tokenizer.all_special_ids)
@@ -37,7 +37,7 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
     alone = [decode(tokenizer, [i]) for i in ids]
     if "".join(alone) == text:
         return text, spans_of(alone)
-    # Neither the one way to write this text nor a plain join: decode every prefix, which is slow but always right.
+    # Neither re-encoding nor decoding token by token works: decode every prefix, which is slow but always right.
     at, spans = 0, []
     for n in range(len(ids)):
         written = decode(tokenizer, ids[: n + 1])
@@ -49,15 +49,15 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
 
 
 def token_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """One text a token (T,), which join to `decode(tokenizer, ids)`; a special token has the empty text."""
+    """Splits `decode(tokenizer, ids)` into one piece per token (T,); special tokens get an empty piece."""
     return pieces_at(*token_spans(tokenizer, ids))
 
 
 def pieces_at(text: str, spans: Sequence[Span]) -> list[str]:
-    """`text` in pieces (T,), one a token of these spans.
+    """Splits `text` into one piece per token span (T,).
 
-    Space between words goes with one of its neighbours. Of a character that several tokens spell, the
-    last of them has the text.
+    Spaces between words are attached to a neighbouring token. If several tokens encode one character, the last of them
+    gets it.
     """
     ends, next_start = [], len(text)
     for start, end in reversed(spans):
@@ -67,12 +67,12 @@ def pieces_at(text: str, spans: Sequence[Span]) -> list[str]:
 
 
 def _shared(a: str, b: str) -> int:
-    """Length of the longest common beginning."""
+    """Length of the longest common prefix."""
     return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def cut(text: str, ends: Sequence[int]) -> list[str]:
-    """`text` in pieces (T,) that end at the offsets `ends` (T,); what is left over goes to the last visible piece."""
+    """Cuts `text` into pieces (T,) at the end offsets `ends` (T,); the remainder goes to the last non-empty piece."""
     if not ends:
         return []
     reached, at = [0], 0
@@ -87,7 +87,7 @@ def cut(text: str, ends: Sequence[int]) -> list[str]:
 
 
 def spans_of(pieces: Sequence[str]) -> list[Span]:
-    """Character offsets of each piece in the text they join to."""
+    """Character offsets of each piece in the joined text."""
     spans, at = [], 0
     for piece in pieces:
         spans.append((at, at + len(piece)))
@@ -96,8 +96,8 @@ def spans_of(pieces: Sequence[str]) -> list[Span]:
 
 
 def step_ids(text: str, token_spans: Sequence[Span], steps: Sequence[Span]) -> list[int]:
-    """The step (T,), from 1, of which each token shows some visible text; 0 for a token outside all steps."""
-    ids, step = [], 0  # `step` counts those that lie wholly before the token; both lists are in order
+    """The step (T,), from 1, that each token's visible text belongs to; 0 for tokens outside all steps."""
+    ids, step = [], 0  # `step` counts the steps that end before the token; both lists are sorted
     for start, end in token_spans:
         while step < len(steps) and steps[step][1] <= start:
             step += 1
@@ -107,7 +107,7 @@ def step_ids(text: str, token_spans: Sequence[Span], steps: Sequence[Span]) -> l
 
 
 def steps_in(text: str, named: Sequence[str] | None) -> list[Span]:
-    """Where the steps stand that a file names, which may be cut by a rule of its own; else those of the text."""
+    """Locates the steps listed in a file, whichever rule split them; falls back to the steps of the text."""
     spans = step_spans(text)
     if not named or texts_at(text, spans) == [step.strip() for step in named]:
         return spans
@@ -119,9 +119,9 @@ def texts_at(text: str, spans: Sequence[Span]) -> list[str]:
 
 
 def locate_steps(text: str, named: Sequence[str]) -> list[Span]:
-    """Each step behind the one before it; none where the text lacks one of them there.
+    """Finds the steps in order, each after the previous one; empty if any of them is missing.
 
-    Exact where the text is the steps joined by white space, even if some of them say the same.
+    Exact if the text is the steps joined by whitespace, even if some of them are identical.
     """
     spans, end = [], 0
     for step in named:

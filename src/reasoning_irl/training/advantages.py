@@ -1,13 +1,20 @@
-"""From token rewards to token advantages: pure functions on (B, T) float32, rows ordered in groups of G.
+"""From token rewards to token advantages, as pure functions of (B, T) float32 tensors.
 
-`rewards` and `mask` are (B, T) with B = N * G, the G traces of a prompt in consecutive rows; the mask is 1 on a
-completion's own tokens. Nothing here knows of models or of the sign of a loss.
+`rewards` and `mask` are (B, T) with B = N * G: the G traces of a prompt are in consecutive rows, and the mask is 1 on
+a completion's own tokens.
+
+To add a calculation, add its name to `config.schema.AdvantageCalculation`, and its function and a row of CALCULATIONS
+here.
 """
+
+from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from reasoning_irl.config.schema import AdvantageBaseline, AdvantageCalculation
+from reasoning_irl.training.losses import masked_mean
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
@@ -30,32 +37,92 @@ def group_statistics(values: Tensor, mask: Tensor, group_size: int) -> tuple[Ten
 
 
 def scale(std: Tensor, std_floor: float | None) -> Tensor:
-    """What centred values are divided by: the deviation, with a floor that keeps noise small; 1 without a floor.
+    """The divisor of centred values: the standard deviation, or the floor if that is larger; 1 without a floor.
 
-    Leaving the division out keeps easy and hard prompts on one scale, as in Dr. GRPO (Liu et al. 2025,
+    The floor keeps noise small. Not dividing keeps easy and hard prompts on one scale, as in Dr. GRPO (Liu et al. 2025,
     arXiv 2503.20783).
     """
     return torch.ones_like(std) if std_floor is None else std.clamp(min=std_floor)
 
 
 def normalize_in_group(values: Tensor, mask: Tensor, group_size: int, std_floor: float | None) -> Tensor:
-    """(B, T) values less the group's mean, over `scale` of its standard deviation."""
+    """(B, T) values minus the group's mean, divided by `scale` of its standard deviation."""
     mean, std = group_statistics(values, mask, group_size)
     return (values - mean) / scale(std, std_floor) * mask
 
 
 def subtract_position_mean(values: Tensor, mask: Tensor, group_size: int) -> Tensor:
-    """(B, T) values less the group's mean at the same position, over the traces that reach it."""
+    """(B, T) values minus the mean at the same position of the group's traces that are long enough."""
     grouped, weight = _grouped(values, group_size), _grouped(mask, group_size)
     mean = (grouped * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
     return ((grouped - mean) * weight).reshape_as(values)
 
 
 def leave_one_out(trace_rewards: Tensor, group_size: int) -> Tensor:
-    """(B,) each trace's reward less the mean of the others in its group (as in PRIME, Cui et al. 2025)."""
+    """(B,) each trace's reward minus the mean of the other traces of its group (as in PRIME, Cui et al. 2025)."""
     grouped = trace_rewards.view(-1, group_size)
     others = (grouped.sum(1, keepdim=True) - grouped) / (group_size - 1)
     return (grouped - others).reshape(-1)
+
+
+def subtract_baseline(returns: Tensor, mask: Tensor, group_size: int, baseline: AdvantageBaseline) -> Tensor:
+    """(B, T) returns minus a baseline that knows the position, if one is asked for.
+
+    `group` subtracts nothing: the rewards are centred on the group already.
+    """
+    match baseline:
+        case AdvantageBaseline.group:
+            return returns
+        case AdvantageBaseline.position:
+            return subtract_position_mean(returns, mask, group_size)
+        case _:
+            assert_never(baseline)
+
+
+def grpo_advantages(
+    rewards: Tensor, mask: Tensor, group_size: int, baseline: AdvantageBaseline, gamma: float, std_floor: float | None
+) -> Tensor:
+    """Rewards normalised over the group's tokens, then the discounted return-to-go (arXiv 2510.01857).
+
+    Centred first, so that returns do not grow with length.
+    """
+    centred = normalize_in_group(rewards, mask, group_size, std_floor)
+    return subtract_baseline(discounted_returns(centred, mask, gamma), mask, group_size, baseline)
+
+
+def prime_advantages(
+    rewards: Tensor, mask: Tensor, group_size: int, baseline: AdvantageBaseline, gamma: float, std_floor: float | None
+) -> Tensor:
+    """The return-to-go of r_t minus the mean token reward of the other traces of the group (Cui et al. 2025)."""
+    means = masked_mean(rewards, mask)
+    mean_of_others = means - leave_one_out(means, group_size)
+    _, std = group_statistics(rewards, mask, group_size)
+    centred = (rewards - mean_of_others[:, None]) / scale(std, std_floor) * mask
+    return subtract_baseline(discounted_returns(centred, mask, gamma), mask, group_size, baseline)
+
+
+def trace_mean_advantages(
+    rewards: Tensor,
+    mask: Tensor,
+    group_size: int,
+    baseline: AdvantageBaseline,  # noqa: ARG001 (one value per trace has no positions)
+    gamma: float,  # noqa: ARG001 (nor a return-to-go)
+    std_floor: float | None,
+) -> Tensor:
+    """Each trace's mean token reward, normalised over the group, at all its tokens."""
+    means = masked_mean(rewards, mask)
+    grouped = means.view(-1, group_size)
+    centred = grouped - grouped.mean(1, keepdim=True)
+    scaled = centred / scale(grouped.std(1, correction=0, keepdim=True), std_floor)
+    return scaled.reshape(-1, 1) * mask
+
+
+Calculation = Callable[[Tensor, Tensor, int, AdvantageBaseline, float, float | None], Tensor]
+CALCULATIONS: dict[AdvantageCalculation, Calculation] = {
+    AdvantageCalculation.grpo: grpo_advantages,
+    AdvantageCalculation.prime: prime_advantages,
+    AdvantageCalculation.trace_mean: trace_mean_advantages,
+}
 
 
 def token_advantages(
@@ -67,34 +134,8 @@ def token_advantages(
     gamma: float,
     std_floor: float | None,
 ) -> Tensor:
-    """(B, T) advantages, 0 outside the mask.
-
-    grpo        rewards normalised over the group's tokens, then the discounted return-to-go (arXiv 2510.01857);
-                centred first, so that returns do not grow with length
-    prime       the return-to-go of r_t less the mean token reward of the other traces of the group
-    trace_mean  each trace's mean token reward, normalised over the group, at all its tokens
-
-    With the baseline `position`, the group's mean at the same position is taken off the returns as well.
-    Without `std_floor` rewards are centred only.
-    """
-    rewards, mask = rewards.float(), mask.float()
-    if calculation == AdvantageCalculation.trace_mean:
-        means = (rewards * mask).sum(1) / mask.sum(1).clamp(min=1)
-        grouped = means.view(-1, group_size)
-        centred = grouped - grouped.mean(1, keepdim=True)
-        scaled = centred / scale(grouped.std(1, correction=0, keepdim=True), std_floor)
-        return scaled.reshape(-1, 1) * mask
-    if calculation == AdvantageCalculation.grpo:
-        centred = normalize_in_group(rewards, mask, group_size, std_floor)
-    else:
-        means = (rewards * mask).sum(1) / mask.sum(1).clamp(min=1)
-        mean_of_others = means - leave_one_out(means, group_size)
-        _, std = group_statistics(rewards, mask, group_size)
-        centred = (rewards - mean_of_others[:, None]) / scale(std, std_floor) * mask
-    returns = discounted_returns(centred, mask, gamma)
-    if baseline == AdvantageBaseline.position:
-        return subtract_position_mean(returns, mask, group_size)
-    return returns
+    """(B, T) advantages, 0 outside the mask. Without `std_floor`, rewards are centred but not scaled."""
+    return CALCULATIONS[calculation](rewards.float(), mask.float(), group_size, baseline, gamma, std_floor)
 
 
 def _grouped(values: Tensor, group_size: int) -> Tensor:  # (N, G, T)

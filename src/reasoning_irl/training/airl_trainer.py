@@ -1,11 +1,12 @@
 """Adversarial IRL as a small subclass of TRL's GRPOTrainer (arXiv 2510.01857).
 
-Each step: the policy samples a group of traces a prompt, the discriminator takes its updates, scores every token,
-the scores become (B, T) advantages, and the policy takes a clipped policy-gradient step on them.
+Each step: the policy samples a group of traces per prompt, the discriminator is updated and scores every token, the
+scores become (B, T) advantages, and the policy takes a clipped policy-gradient step.
 
-Departures from GRPOTrainer: the advantages are per token and come from the discriminator, the loss is our own
-`token_policy_loss` (a loss that re-packs rows would misalign them), and a step is left out while the
-discriminator's held-out AUROC is at chance. Its reward function only watches: nothing it returns is trained on.
+Departures from GRPOTrainer: the advantages are per token and come from the discriminator; the loss is our own
+`token_policy_loss`, because a loss that re-packs rows would misalign them; and policy steps are skipped while the
+discriminator's held-out AUROC is at chance. The trainer's reward function is for monitoring only: nothing is trained
+on what it returns.
 """
 
 from pathlib import Path
@@ -31,14 +32,15 @@ from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, l
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.training.losses import token_policy_loss
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.run_folder import REWARD_MODEL
 
 STATE_FILE = "discriminator_state.pt"
 
 
 class CollapseGuard:
-    """Says whether the policy may step: only while the running mean of the held-out AUROC is above chance.
+    """Allows policy steps only while the running mean of the held-out AUROC is above chance.
 
-    A discriminator that cannot tell experts from the policy has nothing to teach: its reward is noise.
+    The reward of a discriminator that cannot tell experts from the policy is noise.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -50,7 +52,7 @@ class CollapseGuard:
         self.auroc = self._config.smoothing * past + (1 - self._config.smoothing) * heldout_auroc
 
     def reason_to_skip(self) -> str | None:
-        """Why the policy should not step, or None."""
+        """Why the next policy step should be skipped, or None."""
         if not self._config.enabled or self.auroc is None or self.auroc >= self._config.min_auroc:
             return None
         return (
@@ -59,7 +61,7 @@ class CollapseGuard:
 
 
 class _SkipPolicyStep(TrainerCallback):
-    """Drops the gradients of a skipped step: an optimiser leaves parameters without a gradient as they are."""
+    """Drops the gradients of a skipped step, so that the optimiser leaves the parameters unchanged."""
 
     def __init__(self, trainer: "AIRLTrainer") -> None:
         self._trainer = trainer
@@ -70,7 +72,7 @@ class _SkipPolicyStep(TrainerCallback):
 
 
 class AIRLTrainer(GRPOTrainer):
-    """GRPOTrainer whose advantages come from a discriminator that learns beside the policy."""
+    """GRPOTrainer whose advantages come from a discriminator that is trained alongside the policy."""
 
     model: PreTrainedModel
     num_generations: int
@@ -109,19 +111,19 @@ class AIRLTrainer(GRPOTrainer):
     # ---- the alternation
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        is_training = self.model.training  # asked first: sampling may leave the model in another mode
+        is_training = self.model.training  # read first, because sampling may change the mode
         out = super()._generate_and_score_completions(inputs)
         if not is_training:
             return out
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
         samples = self._for_reward(rollouts.sequences())
-        self._watch_heldout(samples)
+        self._monitor_heldout(samples)
         self._update_discriminator(samples)
         self._decide_step()
         tokens, group_size = self._group(rollouts, inputs)
         logps = self._logps(tokens) if self._needs_logps(out) else None
         rewards = self._rewards(tokens, logps if self._is_airl_form else None)
-        # Nothing else is handed on: a backend adds rows of its own, which the experts' rows would not match.
+        # Only what the loss reads: a backend adds entries of its own, which lack the experts' rows.
         batch = {
             "prompt_ids": tokens.prompt_ids,
             "prompt_mask": tokens.prompt_mask,
@@ -142,12 +144,12 @@ class AIRLTrainer(GRPOTrainer):
             batch["old_per_token_logps"] = logps
         if "ref_per_token_logps" in out:
             batch["ref_per_token_logps"] = self._reference_logps(tokens)
-        self._watch_rewards(rewards, tokens)
+        self._monitor_rewards(rewards, tokens)
         self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, batch["advantages"])
         return batch
 
     def warm_up_discriminator(self, progress: Any) -> None:
-        """The first updates, on perturbed experts alone, before the policy moves; `progress` wraps the range."""
+        """Updates on experts and perturbed copies only, before the first policy step; `progress` wraps the range."""
         for _ in progress(range(self.config.reward_warmup_steps)):
             metrics = self.discriminator.update(self._labelled([]))
             for name, value in metrics.items():
@@ -165,12 +167,12 @@ class AIRLTrainer(GRPOTrainer):
         self.replay.add(fresh)
 
     def _labelled(self, policy: list[TokenSequence]) -> LabelledBatch:
-        """The next experts, their perturbed copies, and the given policy samples (in the reward model's tokens)."""
+        """The next experts, their perturbed copies, and the given policy samples, in the reward model's tokens."""
         records = self.experts.draw(self.config.reward_batch_size)
         batch = self._label([self.experts.sequence(r) for r in records], policy, self._perturbed(records))
         if not self._is_airl_form:
             return batch
-        return LabelledBatch(batch.tokens, batch.source, batch.group, self._logps(batch.tokens))
+        return LabelledBatch(batch.tokens, batch.origin, batch.group, self._logps(batch.tokens))
 
     def _perturbed(self, records: list[Record]) -> list[TokenSequence]:
         n = self.config.num_neg_perturbations_per_expert
@@ -179,11 +181,11 @@ class AIRLTrainer(GRPOTrainer):
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
     ) -> LabelledBatch:
-        # All three go the same way, so that a cut-off or a way of splitting tells none of them apart.
+        # All three take the same path, so that neither truncation nor tokenization gives any of them away.
         expert, perturbed = self._for_reward(expert), self._for_reward(perturbed)
         return label_batch(expert, policy, perturbed, self.reward_tokenizer.pad_token_id, self.accelerator.device)
 
-    # ---- between the policy's tokens and the reward model's, which may be the same
+    # ---- between the policy's tokens and the reward model's, which may be the same tokens
 
     def _for_reward(self, policy: list[TokenSequence]) -> list[TokenSequence]:
         return policy if self.bridge.is_identity else [self.bridge.to_reward(s).sequence for s in policy]
@@ -202,7 +204,7 @@ class AIRLTrainer(GRPOTrainer):
         return rewards
 
     def _group(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> tuple[TokenBatch, int]:
-        """The rows of the policy step and how many there are a prompt; with experts, one is added to each group."""
+        """The rows of the policy step and how many there are per prompt; adds an expert to each group if configured."""
         if not self.config.add_expert_to_policy_optim:
             return rollouts, self.num_generations
         sequences, rows = rollouts.sequences(), []
@@ -234,14 +236,14 @@ class AIRLTrainer(GRPOTrainer):
         if self.ref_model is not None:
             return self._logps(tokens, self.ref_model)
         policy: Any = self.accelerator.unwrap_model(self.model)
-        # An adapter that was trained before is kept as `ref`; without one the start is the model below a new adapter.
+        # TRL keeps a previously trained adapter as `ref`; otherwise the start is the model without its new adapter.
         with use_adapter(policy, "ref" if "ref" in policy.peft_config else None):
             return self._logps(tokens)
 
     # ---- the policy's loss
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        """The trainer's own loss on every backend: Unsloth's `compute_loss` on a GPU packs rows to the left."""
+        """Uses our own loss on every backend: on a GPU, Unsloth's `compute_loss` packs rows to the left."""
         return self._compute_loss(model, inputs)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -263,16 +265,16 @@ class AIRLTrainer(GRPOTrainer):
         self._metrics[mode]["policy/clip_fraction"].append(((terms.is_clipped * mask).sum() / n_tokens).item())
         if terms.kl is not None:
             self._metrics[mode]["policy/kl"].append(((terms.kl * mask).sum() / n_tokens).item())
-        # A mean over the tokens of the whole optimiser step, so that splitting it changes nothing.
+        # The mean over all tokens of the optimiser step, so that accumulation does not change the gradient.
         normalizer = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
         if mode == "train":
             normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return (terms.loss * mask).sum() / normalizer
 
-    # ---- what is watched
+    # ---- monitoring
 
-    def _watch_heldout(self, negatives: list[TokenSequence]) -> None:
-        """AUROC of held-out experts against samples no update has seen yet, and against their own perturbations."""
+    def _monitor_heldout(self, negatives: list[TokenSequence]) -> None:
+        """AUROC of held-out experts against samples that no update has seen, and against their own perturbed copies."""
         chosen = torch.randperm(len(self.heldout))[: self.config.reward_batch_size].tolist()
         records = [self.heldout[i] for i in chosen]
         perturbed = self._perturbed(records)
@@ -296,7 +298,7 @@ class AIRLTrainer(GRPOTrainer):
         if reason:
             logger.warning("policy step %d skipped: %s", self.state.global_step + 1, reason)
 
-    def _watch_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
+    def _monitor_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
         lengths = tokens.completion_mask.sum(1)
         scores = self.discriminator.trace_scores(rewards, tokens)
         metrics = {
@@ -318,8 +320,8 @@ class AIRLTrainer(GRPOTrainer):
         self.save_discriminator(folder)
 
     def save_discriminator(self, folder: Path) -> None:
-        """Reward model, its optimiser and schedule, replay buffer, expert stream and guard."""
-        reward_folder = folder / "reward_model"
+        """Saves the reward model, its optimiser and schedule, the replay buffer, the expert stream and the guard."""
+        reward_folder = folder / REWARD_MODEL
         self.discriminator.model.save(reward_folder)
         self.reward_tokenizer.save_pretrained(reward_folder)
         state = {
@@ -331,8 +333,8 @@ class AIRLTrainer(GRPOTrainer):
         torch.save(state, folder / STATE_FILE)
 
     def load_discriminator_state(self, folder: Path) -> None:
-        """Continues from a checkpoint whose reward model was loaded into the discriminator already."""
-        # Random streams and token tuples are plain Python objects, in a file this program wrote.
+        """Restores the rest of the state from a checkpoint whose reward model is already in the discriminator."""
+        # The file was written by this program and contains plain Python objects (random streams, token tuples).
         state = torch.load(folder / STATE_FILE, weights_only=False)
         self.discriminator.load_state_dict(state["discriminator"])
         self.experts.load_state_dict(state["experts"])
@@ -340,11 +342,11 @@ class AIRLTrainer(GRPOTrainer):
         self.guard.auroc = state["guard_auroc"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Metrics of library internals that this trainer replaces would mislead and are left out."""
+        """Leaves out the metrics of library internals that this trainer replaces, which would mislead."""
         misleading = ("rewards/", "reward", "frac_reward_zero_std")
-        watched = self._metrics["train"].pop("rewards/answer_reward/mean", None)
+        accuracy = self._metrics["train"].pop("rewards/answer_reward/mean", None)
         for name in [n for n in self._metrics["train"] if n.startswith(misleading)]:
             del self._metrics["train"][name]
-        if watched:
-            self._metrics["train"]["monitor/accuracy"] = watched
+        if accuracy:
+            self._metrics["train"]["monitor/accuracy"] = accuracy
         super().log(logs, start_time)

@@ -1,4 +1,4 @@
-"""From the checked config to the arguments of TRL's trainers; keys carry the libraries' names where they have one."""
+"""From the checked config to the arguments of TRL's trainers."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ TRAIN_LOG = "train_log.jsonl"
 
 
 def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
-    """What SFTConfig and GRPOConfig share."""
+    """The arguments that SFTConfig and GRPOConfig share."""
     training = config.training
     return {
         "max_steps": training.max_steps,
@@ -37,7 +37,7 @@ def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
 
 
 def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRPOConfig:
-    """The arguments of a trainer that samples groups; `more` are further ones of GRPOConfig."""
+    """The arguments of a trainer that samples groups; `more` are passed to GRPOConfig."""
     training = config.training
     return GRPOConfig(
         output_dir=training.output_dir,
@@ -57,7 +57,7 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
 
 
 def callbacks(config: TrainConfig) -> list[TrainerCallback]:
-    """The local log of every step, and the time limit where there is one."""
+    """The local log of every step, and the time limit if there is one."""
     chosen: list[TrainerCallback] = [JsonlLog(Path(config.training.output_dir) / TRAIN_LOG)]
     if config.training.max_seconds is not None:
         chosen.append(TimeLimit(config.training.max_seconds))

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress bar, one JSON line a step, and Weights & Biases where it is wanted."""
+"""Trainer callbacks: a local log with one JSON line per logged step, and a time limit."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class JsonlLog(TrainerCallback):
-    """Appends every logged step to a file, `{"step": ..., "seconds": ..., metric: value}` a line."""
+    """Appends one line per logged step to a file: `{"step": ..., "seconds": ..., metric: value}`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class JsonlLog(TrainerCallback):
 
 
 class TimeLimit(TrainerCallback):
-    """Ends training after so many seconds, at the end of a step."""
+    """Ends training at the end of the first step after this many seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

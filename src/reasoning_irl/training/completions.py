@@ -1,4 +1,4 @@
-"""A few of the policy's samples with their token rewards, every so many steps: a local file, and a W&B table."""
+"""Logs a few policy samples with their token rewards every few steps, to a local file and a W&B table."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from reasoning_irl.tracking import log_table
 
 
 class CompletionsLog:
-    """Appends samples to a JSON lines file; W&B gets the same rows."""
+    """Appends samples to a JSON lines file, and logs the same rows to W&B."""
 
     def __init__(self, path: Path, every: int, n: int) -> None:
         self._path = path
@@ -26,15 +26,15 @@ class CompletionsLog:
         tokenizer: PreTrainedTokenizerBase,
         batch: TokenBatch,
         token_rewards: Tensor | None,  # (B, T)
-        advantages: Tensor,  # (B, T), or (B,) where all tokens of a trace share one
+        advantages: Tensor,  # (B, T), or (B,) if all tokens of a trace share one
     ) -> None:
-        """Writes down the first rows of a batch where this step is one of those to be logged."""
+        """Logs the first rows of a batch if this step is to be logged."""
         if self._n == 0 or step % self._every:
             return
         rows = completion_rows(step, tokenizer, batch[: self._n], token_rewards, advantages)
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        # A table's cell holds no list of numbers per token: they are written as text.
+        # A cell of a W&B table cannot be a list, so lists are written as text.
         log_table("completions", [{**row, **_as_text(row)} for row in rows], step)
 
 
@@ -45,7 +45,7 @@ def completion_rows(
     token_rewards: Tensor | None,
     advantages: Tensor,
 ) -> list[dict[str, Any]]:
-    """One row a sequence: prompt, completion, its tokens with reward and advantage, and the mean reward."""
+    """One row per sequence: prompt, completion, tokens with their rewards and advantages, and the mean reward."""
     rows = []
     for i, sequence in enumerate(batch.sequences()):
         length = len(sequence.completion_ids)

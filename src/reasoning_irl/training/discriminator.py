@@ -1,9 +1,9 @@
-"""The discriminator: a reward model with its own optimiser, told apart experts from policy and perturbed traces.
+"""The discriminator: a reward model with its own optimiser, trained to tell experts from policy and perturbed traces.
 
-Departures from arXiv 2510.01857: negatives never stand beside another prompt than their own; the gradient of an
-update does not depend on the micro-batch size; WGAN has a gradient penalty; the logit can take the AIRL form
-f - log pi of Fu et al. (2018); and the likelihood head may also be trained to predict the experts' tokens
-(`reward_lm_coef`), a regulariser that keeps a reward model's features (Yang et al. 2024, arXiv 2406.10216).
+Departures from arXiv 2510.01857: a negative always has its own prompt; the gradient of an update does not depend on
+the micro-batch size; WGAN has a gradient penalty; the logit can have the AIRL form f - log pi (Fu et al. 2018); and
+the likelihood head can also be trained to predict the experts' tokens (`reward_lm_coef`), a regulariser that preserves
+a reward model's features (Yang et al. 2024, arXiv 2406.10216).
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from reasoning_irl.config.schema import ClassifierLoss, RewardModelConfig
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
-from reasoning_irl.training.losses import discriminator_loss, masked_mean
+from reasoning_irl.training.losses import LOSSES, LossInputs, masked_mean
 
 
-class Source(IntEnum):
+class Origin(IntEnum):
     """Where a sequence of an update comes from."""
 
     expert = 0
@@ -36,13 +36,13 @@ class LabelledBatch:
     """The sequences of one discriminator update."""
 
     tokens: TokenBatch
-    source: Tensor  # (B,) of Source
-    group: Tensor  # (B,) equal where the prompt is the same
+    origin: Tensor  # (B,) of Origin
+    group: Tensor  # (B,) equal for equal prompts
     policy_logps: Tensor | None = None  # (B, T), for the AIRL form
 
     @property
     def is_expert(self) -> Tensor:  # (B,)
-        return self.source == Source.expert
+        return self.origin == Origin.expert
 
 
 def label_batch(
@@ -52,14 +52,14 @@ def label_batch(
     pad_id: int,
     device: torch.device | str = "cpu",
 ) -> LabelledBatch:
-    """Joins the three sources to one batch."""
+    """Joins sequences of the three origins into one batch."""
     sequences = [*expert, *policy, *perturbed]
     numbers: dict[tuple[int, ...], int] = {}
     group = [numbers.setdefault(s.prompt_ids, len(numbers)) for s in sequences]
-    source = [Source.expert] * len(expert) + [Source.policy] * len(policy) + [Source.perturbed] * len(perturbed)
+    origin = [Origin.expert] * len(expert) + [Origin.policy] * len(policy) + [Origin.perturbed] * len(perturbed)
     return LabelledBatch(
         collate(sequences, pad_id, device),
-        torch.tensor(source, device=device),
+        torch.tensor(origin, device=device),
         torch.tensor(group, device=device),
     )
 
@@ -68,7 +68,7 @@ class Discriminator:
     """Learns to tell experts (label 1) from negatives (label 0), and turns its logit into a reward."""
 
     def __init__(self, model: RewardModel, config: RewardModelConfig, total_updates: int) -> None:
-        self.model = model.eval()  # there is no dropout: training and scoring are the same function
+        self.model = model.eval()  # it has no dropout: training and scoring compute the same function
         self.config = config
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -82,11 +82,11 @@ class Discriminator:
         )
 
     def update(self, batch: LabelledBatch) -> dict[str, float]:
-        """One optimiser step; returns loss, gradient norm and accuracies.
+        """Takes one optimiser step; returns loss, gradient norm and accuracies.
 
-        With several micro-batches the logits are computed first without a graph, the loss gives their gradient,
-        and each micro-batch is then run again to pass it on (Gao et al. 2021, gradient cache): exact for every
-        loss, also those that compare sequences with each other.
+        With several micro-batches, the logits of all are first computed without a graph, then the loss and its gradient
+        with respect to them; each micro-batch is then run again and that gradient backpropagated through it (gradient
+        cache, Gao et al. 2021). This is exact for every loss, including those that compare sequences.
         """
         size = self.config.reward_micro_batch_size
         rows = [slice(start, start + size) for start in range(0, len(batch.tokens), size)]
@@ -114,7 +114,7 @@ class Discriminator:
         return metrics | self._accuracies(outputs[0].detach(), batch)
 
     def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
-        """(B, T) what the loss is taken on: f, or f - log pi when `policy_logps` (B, T) are given."""
+        """(B, T) the logits of the loss: f, or f - log pi if `policy_logps` (B, T) are given."""
         return self._in_form(self.model(tokens), tokens, policy_logps)
 
     def _in_form(self, f: Tensor, tokens: TokenBatch, policy_logps: Tensor | None) -> Tensor:
@@ -124,7 +124,7 @@ class Discriminator:
 
     @torch.no_grad()
     def rewards(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
-        """(B, T) rewards of the policy step: the logit over a temperature, clipped if asked, back-filled."""
+        """(B, T) rewards for the policy step: the logit divided by the temperature, clipped if asked, back-filled."""
         size = self.config.reward_micro_batch_size
         logits = torch.cat(
             [
@@ -138,11 +138,11 @@ class Discriminator:
         return back_fill(rewards, self.model.read_mask(tokens))
 
     def trace_scores(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
-        """(B,) mean reward of each trace's tokens."""
+        """(B,) mean token reward of each trace."""
         return masked_mean(rewards, tokens.completion_mask)
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser and schedule; the weights are saved as a model folder."""
+        """The state of optimiser and schedule; the weights are saved separately, as a model folder."""
         return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -150,21 +150,22 @@ class Discriminator:
         self.scheduler.load_state_dict(state["scheduler"])
 
     def _outputs(self, batch: LabelledBatch, rows: slice) -> list[Tensor]:
-        """What the loss is a function of: the logits (b, T) and, where it is trained on, the likelihood (b, T)."""
+        """The inputs of the loss: the logits (b, T) and, if it is trained, the log-likelihood (b, T)."""
         tokens = batch.tokens[rows]
         f, log_likelihood = self.model.logits_and_likelihood(tokens)
         logits = self._in_form(f, tokens, _rows(batch.policy_logps, rows))
         return [logits] if log_likelihood is None or not self.config.reward_lm_coef else [logits, log_likelihood]
 
     def _loss(self, outputs: list[Tensor], batch: LabelledBatch) -> Tensor:
-        loss = discriminator_loss(
-            self.config.classifier_loss,
-            outputs[0],
-            self.model.read_mask(batch.tokens),
-            batch.is_expert,
-            batch.group,
-            self.config.disc_label_smoothing,
-            self.config.class_balance,
+        loss = LOSSES[self.config.classifier_loss](
+            LossInputs(
+                outputs[0],
+                self.model.read_mask(batch.tokens),
+                batch.is_expert,
+                batch.group,
+                self.config.disc_label_smoothing,
+                self.config.class_balance,
+            )
         )
         if len(outputs) == 1:
             return loss
@@ -173,20 +174,20 @@ class Discriminator:
         return loss + self.config.reward_lm_coef * nll
 
     def _accuracies(self, logits: Tensor, batch: LabelledBatch) -> dict[str, float]:
-        """Share of sequences of each source on the right side of 0."""
+        """The share of sequences of each origin whose mean logit has the right sign."""
         looks_expert = masked_mean(logits, self.model.read_mask(batch.tokens)) > 0
         right = looks_expert == batch.is_expert
         return {
-            f"discriminator/accuracy_{source.name}": right[batch.source == source].float().mean().item()
-            for source in Source
-            if (batch.source == source).any()
+            f"discriminator/accuracy_{origin.name}": right[batch.origin == origin].float().mean().item()
+            for origin in Origin
+            if (batch.origin == origin).any()
         }
 
     def _backward_gradient_penalty(self, batch: LabelledBatch) -> float:
         """Adds the gradient of the penalty lambda * E[(|df/dx| - 1)^2] of Gulrajani et al. (2017, eq. 3).
 
-        Tokens have no points in between, so x is the sequence of input embeddings, mixed position by position
-        between an expert and a negative; f is the mean logit over the expert's tokens.
+        Tokens cannot be interpolated, so x is the sequence of input embeddings, mixed position by position between an
+        expert and a negative; f is the mean logit over the expert's tokens.
         """
         expert_rows, negative_rows = torch.where(batch.is_expert)[0], torch.where(~batch.is_expert)[0]
         n_pairs = min(len(expert_rows), len(negative_rows))
@@ -199,7 +200,7 @@ class Discriminator:
             share = torch.rand(len(expert), 1, 1, device=expert.completion_ids.device)
             mixed = (share * self.model.embed(expert) + (1 - share) * self.model.embed(negative)).detach()
             mixed.requires_grad_()
-            # The fused attention kernels have no second derivative.
+            # Fused attention kernels have no second derivative.
             with sdpa_kernel(SDPBackend.MATH):
                 logits = self.model.forward_embeddings(mixed, expert, negative.completion_ids, share[..., 0])
                 score = masked_mean(logits, self.model.read_mask(expert))

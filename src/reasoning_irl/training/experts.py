@@ -1,4 +1,4 @@
-"""Expert demonstrations as the discriminator meets them: shuffled, each with perturbed copies beside its own prompt."""
+"""Expert demonstrations for the discriminator: shuffled, with perturbed copies; and the replay buffer of samples."""
 
 import random
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from reasoning_irl.utils.errors import DataError
 
 
 class ExpertPool:
-    """Draws experts without replacement, pass after pass, and perturbs them anew each time.
+    """Draws experts without replacement, epoch after epoch, with fresh perturbations each time.
 
-    Only the first `n_drawn` records are drawn (null: all); the rest are held out, and can be encoded and perturbed.
-    Seeded; `state_dict` continues the same stream of draws after a restart.
+    Only the first `n_drawn` records are drawn (None: all); the others are held out but can be encoded and perturbed.
+    Seeded; with its `state_dict`, the same stream of draws continues after a restart.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class ExpertPool:
         return self._encode(record, record.target)
 
     def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
-        """Up to n perturbed copies; fewer where the demonstration offers nothing to break before it is cut off."""
+        """Up to n perturbed copies; fewer if the demonstration has too few places to perturb before it is truncated."""
         perturbations = sample_perturbations(
             record.target, record.question, self._kinds, n, self._rng, max_value=self._max_value
         )
         copies = dict.fromkeys(self._encode(record, perturbation.text) for perturbation in perturbations)
-        copies.pop(self.sequence(record), None)  # an error behind the cut is no error
+        copies.pop(self.sequence(record), None)  # the error is in the part that was truncated
         return list(copies)
 
     def _encode(self, record: Record, trace: str) -> TokenSequence:
@@ -81,7 +81,7 @@ class ExpertPool:
 
 
 class ReplayBuffer:
-    """The newest `capacity` policy samples; drawing is seeded."""
+    """The latest `capacity` policy samples; drawing is seeded."""
 
     def __init__(self, capacity: int, seed: int) -> None:
         self._capacity = capacity
@@ -95,7 +95,7 @@ class ReplayBuffer:
         self._samples = [*self._samples, *samples][max(0, len(self._samples) + len(samples) - self._capacity) :]
 
     def draw(self, n: int) -> list[TokenSequence]:
-        """n different samples, or all where there are fewer."""
+        """n different samples, or all if there are fewer."""
         return self._rng.sample(self._samples, min(n, len(self._samples)))
 
     def state_dict(self) -> dict[str, Any]:

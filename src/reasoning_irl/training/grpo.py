@@ -1,4 +1,4 @@
-"""GRPO on verifiable rewards, the baseline that is shown the answer key: TRL's trainer, with samples written down."""
+"""GRPO on verifiable rewards, the baseline that sees the answer key: TRL's trainer, with a completions log."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from reasoning_irl.training.completions import CompletionsLog
 
 
 class VerifierTrainer(GRPOTrainer):
-    """GRPOTrainer whose samples go to a completions log, as those of AIRL do."""
+    """GRPOTrainer that logs its samples, as AIRL does."""
 
     model: PreTrainedModel
     args: GRPOConfig

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,15 +11,16 @@ from datasets import Dataset
 from peft import TaskType
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import GRPOTrainer
 
 from reasoning_irl.config import schema
 from reasoning_irl.data.alignment import TokenBridge
-from reasoning_irl.data.loading import load_annotated, load_train
+from reasoning_irl.data.loading import TrainData, load_annotated, load_train, number_limit
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import check_prompt_lengths
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
-from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
@@ -29,123 +32,108 @@ from reasoning_irl.training.grpo import VerifierTrainer
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
-from reasoning_irl.utils.run_folder import check_run_folder, newest_checkpoint, record_run
+from reasoning_irl.utils.run_folder import (
+    INITIAL_REWARD_MODEL,
+    REWARD_MODEL,
+    check_run_folder,
+    newest_checkpoint,
+    record_run,
+)
 
 COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 
 
+@dataclass(frozen=True)
+class Started:
+    """What every job has before its models are built."""
+
+    run_dir: Path
+    checkpoint: Path | None  # the one to resume from
+    data: TrainData
+    source: str  # the folder or hub name that the policy starts from
+    tokenizer: PreTrainedTokenizerBase  # the policy's
+
+
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
-    training, run_dir = config.training, Path(config.training.output_dir)
-    check_run_folder(run_dir, resume=training.resume)
-    data = load_train(config.dataset)
-    if not training.resume:
-        record_run(config, run_dir)
-    set_seed(config.seed)
-    source = policy_source(config.model, config.dataset.max_value, run_dir)
-    tokenizer = load_tokenizer(source)
-    records = [*data.train, *data.heldout]
-    check_prompt_lengths(tokenizer, records, training.max_prompt_length)
-    checkpoint = newest_checkpoint(run_dir) if training.resume else None
-    reward_tokenizer = load_tokenizer(
-        str(checkpoint / "reward_model") if checkpoint else config.model.reward_name or source
-    )
-    bridge = TokenBridge(tokenizer, reward_tokenizer, records)
-    if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
-        raise UserError(
-            "model.reward_form=airl takes the policy's log-probability off the reward at each token, so both models "
-            "need one tokenizer: choose model.reward_name from the policy's family, or model.reward_form=logit"
-        )
-    if config.warm_start.enabled:
-        source = _warm_start(config, source, tokenizer, run_dir)
-
-    spec = RewardSpec(
-        config.model.reward_head,
-        config.model.reward_granularity,
-        config.model.reward_interval,
-        config.dataset.system_prompt,
-    )
-    if checkpoint:
-        reward_model = load_reward_model(checkpoint / "reward_model", reward_tokenizer, config.model.load_in_4bit)
-    else:
-        lora = config.model.reward_lora
-        reward_model = build_reward_model(
-            config.model.reward_name or source,
-            spec,
-            reward_tokenizer,
-            config.model.load_in_4bit,
-            frozen=lora.rank > 0,
-        )
-        reward_model.backbone = with_lora(reward_model.backbone, lora, TaskType.TOKEN_CLS)
-        # Kept as a baseline: what the reward is worth before it has learnt anything.
-        reward_model.save(run_dir / "reward_model_initial")
-        reward_tokenizer.save_pretrained(run_dir / "reward_model_initial")
-    updates = config.model.reward_warmup_steps + training.max_steps * config.model.reward_updates_per_policy_step
+    started = _start(config)
+    check_prompt_lengths(started.tokenizer, started.data.heldout, config.training.max_prompt_length)
+    reward_tokenizer, bridge = _bridge(config, started)
+    source = _warm_start(config, started)
+    reward_model = _reward_model(config, started, source, reward_tokenizer)
+    updates = config.model.reward_warmup_steps + config.training.max_steps * config.model.reward_updates_per_policy_step
     cpu_logprobs.install()
     trainer = AIRLTrainer(
         model=_policy(config, source),
         args=grpo_arguments(config),
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
+        processing_class=started.tokenizer,
+        train_dataset=_rows(started.data.train),
         callbacks=callbacks(config),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
         experts=ExpertPool(
-            records,
-            tokenizer,
-            training.max_completion_length,
+            [*started.data.train, *started.data.heldout],
+            started.tokenizer,
+            config.training.max_completion_length,
             config.model.neg_perturb_fns,
-            config.dataset.max_value if config.dataset.name == schema.DatasetName.arithmetic else None,
+            number_limit(config.dataset),
             config.seed,
-            n_drawn=len(data.train),
+            n_drawn=len(started.data.train),
         ),
         bridge=bridge,
         reward_tokenizer=reward_tokenizer,
-        heldout=data.heldout,
+        heldout=started.data.heldout,
         config=config.model,
         guard=config.guard,
         completions=_completions(config),
     )
     start = time.perf_counter()
-    if checkpoint:
-        trainer.load_discriminator_state(checkpoint)
+    if started.checkpoint:
+        trainer.load_discriminator_state(started.checkpoint)
     elif config.model.reward_warmup_steps:
         trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
-    with wandb_run(config, "train", run_dir):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    # What a baseline with the same wall time is given.
-    (run_dir / SECONDS_FILE).write_text(json.dumps({"airl": round(time.perf_counter() - start, 1)}) + "\n")
-    return newest_checkpoint(run_dir)
+    checkpoint = _train(trainer, config, started)
+    # The wall time that a baseline may use for a fair comparison.
+    seconds = {"airl": round(time.perf_counter() - start, 1)}
+    (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
+    return checkpoint
 
 
 def train_sft(config: schema.SFTTrainConfig) -> Path:
     """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
-    training, run_dir = config.training, Path(config.training.output_dir)
-    check_run_folder(run_dir, resume=training.resume)
-    data = load_train(config.dataset)
-    if not training.resume:
-        record_run(config, run_dir)
-    set_seed(config.seed)
-    source = policy_source(config.model, config.dataset.max_value, run_dir)
-    tokenizer = load_tokenizer(source)
-    check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
-    if config.warm_start.enabled:
-        source = _warm_start(config, source, tokenizer, run_dir)
-    model = _policy(config, source)
-    with wandb_run(config, "train", run_dir):
+    started = _start(config)
+    model = _policy(config, _warm_start(config, started))
+    with wandb_run(config, "train", started.run_dir):
         return run_sft(
             model,
-            tokenizer,
-            data.train,
-            training.max_completion_length,
-            run_dir,
+            started.tokenizer,
+            started.data.train,
+            config.training.max_completion_length,
+            started.run_dir,
             callbacks(config),
-            resume_from=newest_checkpoint(run_dir) if training.resume else None,
+            resume_from=started.checkpoint,
             **trainer_arguments(config),
         )
 
 
 def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     """Runs GRPO on verifiable rewards and returns the last checkpoint's folder."""
+    started = _start(config)
+    source = _warm_start(config, started)
+    cpu_logprobs.install()
+    trainer = VerifierTrainer(
+        model=_policy(config, source),
+        args=grpo_arguments(config, reward_weights=[config.verifier.answer_weight, config.verifier.format_weight]),
+        reward_funcs=[answer_reward, format_reward],
+        processing_class=started.tokenizer,
+        train_dataset=_rows(started.data.train),
+        callbacks=callbacks(config),
+        completions=_completions(config),
+    )
+    return _train(trainer, config, started)
+
+
+def _start(config: schema.TrainConfig) -> Started:
+    """Checks the run folder, loads the data, records the run, seeds, and finds the policy's start."""
     training, run_dir = config.training, Path(config.training.output_dir)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
@@ -155,21 +143,49 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     source = policy_source(config.model, config.dataset.max_value, run_dir)
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
-    if config.warm_start.enabled:
-        source = _warm_start(config, source, tokenizer, run_dir)
-    cpu_logprobs.install()
-    trainer = VerifierTrainer(
-        model=_policy(config, source),
-        args=grpo_arguments(config, reward_weights=[config.verifier.answer_weight, config.verifier.format_weight]),
-        reward_funcs=[answer_reward, format_reward],
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list([record.as_row() for record in data.train]),
-        callbacks=callbacks(config),
-        completions=_completions(config),
-    )
-    with wandb_run(config, "train", run_dir):
-        trainer.train(resume_from_checkpoint=str(newest_checkpoint(run_dir)) if training.resume else None)
-    return newest_checkpoint(run_dir)
+    return Started(run_dir, newest_checkpoint(run_dir) if training.resume else None, data, source, tokenizer)
+
+
+def _bridge(config: schema.IRLTrainConfig, started: Started) -> tuple[PreTrainedTokenizerBase, TokenBridge]:
+    """The reward model's tokenizer, and the bridge to it from the policy's tokens."""
+    folder = started.checkpoint / REWARD_MODEL if started.checkpoint else None
+    reward_tokenizer = load_tokenizer(str(folder) if folder else config.model.reward_name or started.source)
+    bridge = TokenBridge(started.tokenizer, reward_tokenizer, [*started.data.train, *started.data.heldout])
+    if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
+        raise UserError(
+            "model.reward_form=airl subtracts the policy's log-probability from the reward of each token, so both "
+            "models need the same tokenizer: choose model.reward_name from the policy's family, or "
+            "model.reward_form=logit"
+        )
+    return reward_tokenizer, bridge
+
+
+def _reward_model(
+    config: schema.IRLTrainConfig, started: Started, source: str, tokenizer: PreTrainedTokenizerBase
+) -> RewardModel:
+    """The reward model of the checkpoint, or a new one, which is also saved before it learns anything."""
+    model = config.model
+    if started.checkpoint:
+        return load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
+    spec = RewardSpec(model.reward_head, model.reward_granularity, model.reward_interval, config.dataset.system_prompt)
+    frozen = model.reward_lora.rank > 0
+    reward_model = build_reward_model(model.reward_name or source, spec, tokenizer, model.load_in_4bit, frozen=frozen)
+    reward_model.backbone = with_lora(reward_model.backbone, model.reward_lora, TaskType.TOKEN_CLS)
+    # A baseline for the evaluation: the reward before training.
+    reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
+    tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
+    return reward_model
+
+
+def _train(trainer: GRPOTrainer, config: schema.TrainConfig, started: Started) -> Path:
+    """Trains to the end and returns the last checkpoint's folder."""
+    with wandb_run(config, "train", started.run_dir):
+        trainer.train(resume_from_checkpoint=str(started.checkpoint) if started.checkpoint else None)
+    return newest_checkpoint(started.run_dir)
+
+
+def _rows(records: Sequence[Record]) -> Dataset:
+    return Dataset.from_list([record.as_row() for record in records])
 
 
 def _policy(config: schema.TrainConfig, source: str) -> PreTrainedModel:
@@ -185,22 +201,22 @@ def _completions(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> Comp
     )
 
 
-def _warm_start(
-    config: schema.TrainConfig,
-    source: str,
-    tokenizer: PreTrainedTokenizerBase,
-    run_dir: Path,
-) -> str:
-    """SFT on the annotator's traces into a normal checkpoint folder, which a resumed run finds again."""
-    folder = run_dir / "warm_start"
+def _warm_start(config: schema.TrainConfig, started: Started) -> str:
+    """What the policy starts from: the warm start if one is enabled, else its own source.
+
+    The warm start is SFT on the annotator's traces into an ordinary checkpoint folder, which a resumed run finds again.
+    """
+    if not config.warm_start.enabled:
+        return started.source
+    folder = started.run_dir / "warm_start"
     if (folder / "config.json").is_file():
         return str(folder)
     warm = config.warm_start
-    records: list[Record] = load_annotated(config.dataset, warm.n_traces)
+    records = load_annotated(config.dataset, warm.n_traces)
     logger.info("warm start: SFT on %d traces of the error-prone annotator", len(records))
     checkpoint = run_sft(
-        load_policy(source),
-        tokenizer,
+        load_policy(started.source),
+        started.tokenizer,
         records,
         config.training.max_completion_length,
         folder,

@@ -1,10 +1,13 @@
-"""Losses of the discriminator and the policy: pure functions of tensors, value and metrics returned.
+"""Losses of the discriminator and of the policy, as pure functions of tensors.
 
-The discriminator's losses take the logits of one whole update, `logits_expert_is_high` (B, T), the mask of the
-tokens that count (B, T), and `is_expert` (B,). Each sequence weighs the same, whatever its length: a sequence's
-term is the mean over its counted tokens.
+A discriminator loss takes the logits of one whole update, `logits_expert_is_high` (B, T), the mask of the tokens that
+count (B, T), and `is_expert` (B,). Every sequence has the same weight whatever its length: its term is the mean over
+its counted tokens.
+
+To add a loss, add its name to `config.schema.ClassifierLoss`, and its function and a row of LOSSES here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +18,13 @@ from reasoning_irl.config.schema import ClassifierLoss
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """(B,) mean of each row over the tokens where the mask is 1."""
+    """(B,) mean of each row over the tokens whose mask is 1."""
     weight = mask.to(values.dtype)
     return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def sequence_weights(is_expert: Tensor, class_balance: bool) -> Tensor:
-    """(B,) weights that sum to 1; with balance the experts together weigh as much as the negatives together."""
+    """(B,) weights that sum to 1; with `class_balance`, experts and negatives have the same total weight."""
     expert = is_expert.to(torch.float32)
     weights = torch.ones_like(expert)
     n_expert, n_negative = expert.sum(), (1 - expert).sum()
@@ -37,7 +40,7 @@ def bce_loss(
     label_smoothing: float,
     class_balance: bool,
 ) -> Tensor:
-    """Binary cross-entropy per token; smoothing s moves the targets to 1 - s/2 and s/2 (.95 and .05 for .1)."""
+    """Binary cross-entropy per token; label smoothing s moves the targets to 1 - s/2 and s/2 (.95 and .05 for .1)."""
     expert = is_expert.to(logits_expert_is_high.dtype)[:, None]
     targets = (expert * (1 - label_smoothing) + label_smoothing / 2).expand_as(logits_expert_is_high)
     per_token = binary_cross_entropy_with_logits(logits_expert_is_high, targets, reduction="none")
@@ -45,40 +48,44 @@ def bce_loss(
 
 
 def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor) -> Tensor:
-    """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017); the gradient penalty is added by the caller."""
+    """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017); the caller adds the gradient penalty."""
     score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
     return score[~expert].mean() - score[expert].mean()
 
 
 def pairwise_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, group: Tensor) -> Tensor:
-    """-log sigmoid(s_expert - s_negative), the mean over pairs (Bradley and Terry 1952).
+    """-log sigmoid(s_expert - s_negative), averaged over pairs (Bradley and Terry 1952).
 
-    Pairs share a prompt where an expert and a negative of the same `group` (B,) are there; negatives whose
-    prompt has no expert in the batch are paired with every expert.
+    A negative is paired with the experts of its own prompt (the same `group` (B,)), or with every expert if the batch
+    has none for its prompt.
     """
     score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
     same_prompt = group[expert][:, None] == group[~expert][None, :]  # (E, N)
     pairs = same_prompt | ~same_prompt.any(0, keepdim=True)
     losses = softplus(score[~expert][None, :] - score[expert][:, None])
-    # Each negative counts once, however many experts it is paired with.
+    # Every negative has the same weight, however many experts it is paired with.
     return ((losses * pairs).sum(0) / pairs.sum(0)).mean()
 
 
-def discriminator_loss(
-    kind: ClassifierLoss,
-    logits_expert_is_high: Tensor,
-    mask: Tensor,
-    is_expert: Tensor,
-    group: Tensor,
-    label_smoothing: float,
-    class_balance: bool,
-) -> Tensor:
-    """The loss that `model.classifier_loss` names."""
-    if kind == ClassifierLoss.bce:
-        return bce_loss(logits_expert_is_high, mask, is_expert, label_smoothing, class_balance)
-    if kind == ClassifierLoss.wgan:
-        return wgan_loss(logits_expert_is_high, mask, is_expert)
-    return pairwise_loss(logits_expert_is_high, mask, is_expert, group)
+@dataclass(frozen=True)
+class LossInputs:
+    """One discriminator update, as its loss sees it."""
+
+    logits_expert_is_high: Tensor  # (B, T)
+    mask: Tensor  # (B, T)
+    is_expert: Tensor  # (B,)
+    group: Tensor  # (B,) equal for equal prompts
+    label_smoothing: float
+    class_balance: bool
+
+
+LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
+    ClassifierLoss.bce: lambda x: bce_loss(
+        x.logits_expert_is_high, x.mask, x.is_expert, x.label_smoothing, x.class_balance
+    ),
+    ClassifierLoss.wgan: lambda x: wgan_loss(x.logits_expert_is_high, x.mask, x.is_expert),
+    ClassifierLoss.pairwise: lambda x: pairwise_loss(x.logits_expert_is_high, x.mask, x.is_expert, x.group),
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def token_policy_loss(
     ref_logps: Tensor | None = None,
     beta: float = 0.0,
 ) -> PolicyLossTerms:
-    """The clipped surrogate of PPO (Schulman et al. 2017, eq. 7) at every token, with an optional KL term.
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7) at every token, with an optional KL term.
 
     All inputs are (B, T); the KL to the reference is the k3 estimator exp(q - p) - (q - p) - 1 (Schulman 2020).
     """

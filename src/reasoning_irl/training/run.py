@@ -1,4 +1,4 @@
-"""One call for every training script: the config says which algorithm it is."""
+"""The entry point of every training script: the config says which algorithm to run."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ NAMES = {
 
 
 def run_training(config: TrainConfig) -> Path:
-    """Trains as `config.algorithm` says and returns the last checkpoint's folder."""
+    """Runs `config.algorithm` and returns the last checkpoint's folder."""
     run_dir = config.training.output_dir
     print(f"{NAMES[config.algorithm]}: {config.model.policy_name} on {config.dataset.name}, into {run_dir}")
     check_login(config.wandb)

@@ -17,10 +17,10 @@ from reasoning_irl.models import cpu_logprobs
 def sft_rows(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_completion_length: int
 ) -> list[dict[str, list[int]]]:
-    """Prompt and demonstration as ids, the loss on the demonstration only.
+    """Prompts and demonstrations as ids, with the loss on the demonstrations only.
 
-    They are made by the functions that feed the discriminator, so that the baseline learns the very same tokens:
-    the model's own chat template, and one end token with nothing after it.
+    The same functions feed the discriminator, so the baseline learns exactly the same tokens: the model's own chat
+    template, and one end token with nothing after it.
     """
     rows = []
     for record in records:
@@ -49,7 +49,7 @@ def run_sft(
     args = SFTConfig(
         output_dir=str(run_dir),
         completion_only_loss=True,
-        max_length=None,  # demonstrations are cut where they are encoded
+        max_length=None,  # demonstrations are already truncated
         bf16=torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         **{"report_to": "none"} | arguments,

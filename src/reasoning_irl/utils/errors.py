@@ -1,8 +1,8 @@
-"""Errors whose message is written for the user: shown as one line, exit code 2."""
+"""Errors with a message for the user, shown as one line with exit code 2."""
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what is wrong and what to do."""
+    """A mistake that the user can fix; the message says what is wrong and what to do."""
 
 
 class ConfigError(UserError):

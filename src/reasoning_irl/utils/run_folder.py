@@ -1,4 +1,4 @@
-"""Run folders: what training left in them, and writing beside it without losing anything."""
+"""Run folders: their file names, reading what training saved, and writing without overwriting anything."""
 
 import json
 import os
@@ -16,25 +16,25 @@ CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
 REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
 TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
-SKIPPED_FILE = "skipped.jsonl"  # rows of a traces file that an evaluation left out
-PLANTED_FILE = "planted.jsonl"  # experts with one edit, scored: for the report
+SKIPPED_FILE = "skipped.jsonl"  # rows of a traces file that an evaluation skipped
+PLANTED_FILE = "planted.jsonl"  # scored expert traces with one planted error, for the report
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def check_run_folder(run_dir: Path, *, resume: bool) -> None:
-    """Raises UserError where a new run would meet another one, or a resumed run finds nothing to go on from."""
+    """Raises UserError if a new run would overwrite another one, or a resumed run has no checkpoint."""
     if resume:
         newest_checkpoint(run_dir)
     elif (run_dir / CONFIG_FILE).exists():
         raise UserError(
-            f"{run_dir} holds another run, and nothing of it is overwritten: choose another training.output_dir, "
-            "remove the folder, or go on with that run by training.resume=true"
+            f"{run_dir} already contains a run, which is never overwritten: choose another training.output_dir, "
+            "remove the folder, or continue that run with training.resume=true"
         )
 
 
 def record_run(config: Any, run_dir: Path) -> None:
-    """Makes the folder and writes down the config and the versions of what runs it."""
+    """Creates the run folder and saves the config and the package versions in it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.structured(config), run_dir / CONFIG_FILE)
     versions = {package: version(package) for package in RECORDED}
@@ -42,7 +42,7 @@ def record_run(config: Any, run_dir: Path) -> None:
 
 
 def newest_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint-N folder with the largest N. Raises UserError where there is none."""
+    """The checkpoint-N folder with the largest N. Raises UserError if there is none."""
     named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
     folders = [(int(match[1]), path) for match, path in named if match]
     if not folders:
@@ -51,40 +51,42 @@ def newest_checkpoint(run_dir: Path) -> Path:
 
 
 def load_run_config(run_dir: Path) -> DictConfig:
-    """The training configuration that a run was started with. Raises UserError where the folder has none."""
+    """The configuration that a training run was started with. Raises UserError if the folder has none."""
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
-        raise UserError(f"{run_dir} is no run folder (it has no {CONFIG_FILE}): set run_dir=FOLDER to a finished run")
+        raise UserError(
+            f"{run_dir} is not a run folder (it has no {CONFIG_FILE}): set run_dir=FOLDER to a finished run"
+        )
     config = OmegaConf.load(path)
     if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is not a configuration: it must hold keys and values")
+        raise UserError(f"{path} is not a configuration: it must contain keys and values")
     return config
 
 
 def check_is_run(folder: str, *, needs_checkpoint: bool) -> None:
-    """Raises UserError where there is no training run, or one without the checkpoint that is needed."""
+    """Raises UserError if the folder is not a training run, or lacks a checkpoint that is needed."""
     load_run_config(Path(folder))
     if needs_checkpoint:
         newest_checkpoint(Path(folder))
 
 
 def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
-    """Raises UserError where one of the files is in the folder already."""
+    """Raises UserError if any of the files already exists in the folder."""
     for name in names:
         if (Path(folder) / name).exists():
             raise UserError(
-                f"{Path(folder) / name} is there already and would be overwritten: choose another output_dir=... "
+                f"{Path(folder) / name} already exists and would be overwritten: choose another output_dir=... "
                 "or remove it"
             )
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or, where that is cut short, leaves what was there."""
+    """Writes a file completely or, if interrupted, leaves the old one as it was."""
     write_lines_atomically(path, [text])
 
 
 def write_lines_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Likewise, for a text that is made line by line."""
+    """Like `write_atomically`, for text that is produced line by line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,46 +1,33 @@
-"""The report page in a browser: traces are found, sorted and opened, and text that attacks does nothing."""
+"""The report page in a browser: traces are found, sorted and opened, and hostile text does nothing."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reasoning_irl.eval.reports.page import write_report
-from reasoning_irl.text.trace import format_trace, step_spans
+from reasoning_irl.text.trace import format_trace
+from tests.helpers.traces import scored_row
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome that could open the page")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium or google-chrome")
 ATTACK = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='x'\">"
 N_TRACES = 2000
 
 
-def trace(index: int, **changes: object) -> dict[str, object]:
-    text = format_trace(f"2 + 2 = 4\n4 * {index} = 13", "13")
-    tokens = re.findall(r"\s*\S", text)
-    return {
-        "id": f"problem-{index}",
-        "question": f"What is question {index}?",
-        "completion": text,
-        "sample": 0,
-        "answer": "13",
-        "reference": "12",
-        "correct": index % 2 == 0,
-        "steps": [text[slice(*span)] for span in step_spans(text)],
-        "first_error_step": None if index % 2 == 0 else 2,
-        "tokens": tokens,
-        "token_rewards": [(7 * index + 3 * at) % 11 - 5.0 for at in range(len(tokens))],
-        "score": (37 * index) % N_TRACES / 100,
-        **changes,
-    }
+def trace(index: int, **changes: Any) -> dict[str, Any]:
+    """A row whose rewards and score depend on its index."""
+    row = scored_row(index, score=(37 * index) % N_TRACES / 100, **changes)
+    return row | {"token_rewards": [(7 * index + 3 * at) % 11 - 5.0 for at in range(len(row["tokens"]))]}
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    traces = [trace(0, id=ATTACK, question=ATTACK, completion=ATTACK, tokens=[ATTACK], token_rewards=[1.0], steps=[])]
+    traces = [trace(0, id=ATTACK, question=ATTACK, completion=ATTACK, tokens=[ATTACK], steps=[])]
     traces += [trace(index) for index in range(1, N_TRACES)]
     metrics = {"supervision": ATTACK, "pass@1": 0.5, "pass@1/low": 0.4, "pass@1/high": 0.6}
     write_report(path, "A run", metrics, traces, [])
@@ -58,12 +45,12 @@ def browser() -> Iterator["playwright.Browser"]:
 @pytest.fixture
 def page(browser: "playwright.Browser", report: Path) -> Iterator["playwright.Page"]:
     page = browser.new_page()
-    mistakes: list[str] = []
-    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(report.as_uri())
     yield page
     page.close()
-    assert mistakes == []
+    assert errors == []
 
 
 def listed(page: "playwright.Page") -> list[str]:
@@ -71,7 +58,7 @@ def listed(page: "playwright.Page") -> list[str]:
     return [text.partition(",")[0] for text in page.locator("#list > details > summary .name").all_text_contents()]
 
 
-def test_a_search_finds_what_holds_its_text(page: "playwright.Page") -> None:
+def test_search_finds_traces_that_contain_the_text(page: "playwright.Page") -> None:
     assert "2,000 traces" in page.locator("#count").inner_text()
     page.locator("#search").fill("wHAT is QUESTION 1234?")
     playwright.expect(page.locator("#count")).to_contain_text("1 of 2,000 traces")
@@ -81,7 +68,7 @@ def test_a_search_finds_what_holds_its_text(page: "playwright.Page") -> None:
     assert listed(page) == []
 
 
-def test_a_filter_and_an_order_choose_and_sort(page: "playwright.Page") -> None:
+def test_list_can_be_filtered_and_sorted(page: "playwright.Page") -> None:
     page.locator("#show").select_option("wrong")
     playwright.expect(page.locator("#count")).to_contain_text("1,000 of 2,000 traces")
     page.locator("#order").select_option("high")
@@ -94,21 +81,21 @@ def test_a_filter_and_an_order_choose_and_sort(page: "playwright.Page") -> None:
     assert listed(page)[0] == best[-1]
 
 
-def test_the_most_confidently_wrong_come_first(page: "playwright.Page") -> None:
+def test_most_confidently_wrong_traces_can_come_first(page: "playwright.Page") -> None:
     page.locator("#show").select_option("wrong")
     page.locator("#order").select_option("odds")
     first = max(range(1, N_TRACES, 2), key=lambda index: trace(index)["score"])
     assert listed(page)[0] == f"problem-{first}"
 
 
-def test_an_opened_trace_has_coloured_tokens_and_marked_steps(page: "playwright.Page") -> None:
+def test_opened_trace_has_coloured_tokens_and_marked_steps(page: "playwright.Page") -> None:
     page.locator("#search").fill("question 7?")
     playwright.expect(page.locator("#count")).to_contain_text("1 of")
-    assert page.locator(".heat").count() == 0  # tokens are drawn for opened traces alone
+    assert page.locator(".heat").count() == 0  # tokens are drawn only for opened traces
     page.locator("#list summary").click()
     facts = page.locator("dl").inner_text().split("\n")
-    assert facts[facts.index("Its answer") + 1] == "13"
-    assert facts[facts.index("Right answer") + 1] == "12"
+    assert facts[facts.index("Model's answer") + 1] == "13"
+    assert facts[facts.index("Reference answer") + 1] == "12"
     heat = page.locator(".heat")
     assert format_trace("2 + 2 = 4\n4 * 7 = 13", "13").split("\n")[1] in heat.inner_text()
     wrong = heat.locator(".step.wrong")
@@ -125,7 +112,7 @@ def test_an_opened_trace_has_coloured_tokens_and_marked_steps(page: "playwright.
     assert "score" in page.locator(".readout").inner_text()
 
 
-def test_keys_alone_do_it_all(page: "playwright.Page") -> None:
+def test_page_can_be_used_by_keyboard_alone(page: "playwright.Page") -> None:
     page.keyboard.press("/")
     page.keyboard.type("question 15")
     page.keyboard.press("Enter")
@@ -136,7 +123,7 @@ def test_keys_alone_do_it_all(page: "playwright.Page") -> None:
     assert page.evaluate(focused) == second
     page.keyboard.press("Enter")
     playwright.expect(page.locator("#list > details[open]")).to_have_count(1)
-    page.keyboard.press("Tab")  # into the opened trace: its steps can be reached
+    page.keyboard.press("Tab")  # moves into the opened trace, to its steps
     assert page.evaluate("document.activeElement.className").startswith("step")
     assert "step 1 of" in page.locator(".readout").inner_text()
     page.keyboard.press("Escape")
@@ -145,7 +132,7 @@ def test_keys_alone_do_it_all(page: "playwright.Page") -> None:
     assert page.evaluate(focused) == first
 
 
-def test_text_that_attacks_is_shown_and_does_nothing(page: "playwright.Page") -> None:
+def test_hostile_text_is_shown_and_does_nothing(page: "playwright.Page") -> None:
     first = page.locator("#list > details").first
     first.locator("summary").click()
     playwright.expect(first.locator(".heat")).to_contain_text(ATTACK)
@@ -155,7 +142,7 @@ def test_text_that_attacks_is_shown_and_does_nothing(page: "playwright.Page") ->
     assert page.locator("script").count() == 2
 
 
-def test_the_list_grows_until_all_are_there(page: "playwright.Page") -> None:
+def test_list_grows_until_all_traces_are_listed(page: "playwright.Page") -> None:
     shown = len(listed(page))
     assert shown < N_TRACES
     while page.locator("#more").is_visible():

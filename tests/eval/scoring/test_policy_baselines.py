@@ -1,78 +1,34 @@
-"""The log-probability baseline where policy and reward model have different tokenizers."""
+"""The policy's log-probabilities and entropies, also for a reward model with another tokenizer."""
 
-import json
 import random
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from reasoning_irl.config.schema import EvalConfig, Granularity, IRLEvalConfig, RewardHead
-from reasoning_irl.data.alignment import carry_sums
+from reasoning_irl.config.schema import Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion, encode_prompt
 from reasoning_irl.eval.evaluate import run_evaluation
 from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
-from reasoning_irl.eval.scoring.policy_baselines import onto, policy_logprobs
+from reasoning_irl.eval.scoring.inputs import ScoringJob, find_inputs
+from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, onto, policy_logprobs
 from reasoning_irl.eval.traces.trace_file import read_traces
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
-from reasoning_irl.text.trace import Span
-from tests.helpers.configs import compose_config
-from tests.helpers.tokenizers import byte_level
-
-
-def shares(values: Sequence[float], source: Sequence[Span], target: Sequence[Span], length: int) -> list[float]:
-    """Character by character, in the plainest way."""
-    characters = [0.0] * length
-    for value, (start, end) in zip(values, source, strict=True):
-        own = range(start, end) if end > start else [min(start, length - 1)]
-        for c in own:
-            characters[c] += value / len(own)
-    return [sum(characters[c] / sum(a <= c < b for a, b in target) for c in range(start, end)) for start, end in target]
-
-
-def cover(rng: random.Random, length: int) -> list[Span]:
-    """Spans without gaps; some are empty, some share a character."""
-    spans: list[Span] = []
-    at = 0
-    while at < length:
-        end = min(length, at + rng.choice([0, 1, 1, 2, 4]))
-        spans += [(at, end)] * (2 if end - at == 1 and rng.random() < 0.3 else 1)
-        at = end
-    return spans
-
-
-def test_random_sums_are_shared_out_as_in_the_reference_and_kept() -> None:
-    rng = random.Random(0)
-    for _ in range(300):
-        length = rng.randint(1, 20)
-        source, target = cover(rng, length), cover(rng, length)
-        values = [rng.gauss(0, 1) for _ in source]
-        found = carry_sums(values, source, target, length)
-        assert found == pytest.approx(shares(values, source, target, length))
-        assert sum(found) == pytest.approx(sum(values))
-        assert np.mean(onto(values, source, target, False)) == pytest.approx(np.mean(values))
-
-
-def test_the_end_tokens_share_is_the_end_tokens() -> None:
-    # "12" as one token and as two, each with an end token; three tokens for two, so all is worth 3 / 2
-    assert onto([-4.0, -1.0], [(0, 2), (2, 2)], [(0, 1), (1, 2), (2, 2)], True) == [-3.0, -3.0, -1.5]
-    assert onto([-4.0], [(0, 2)], [(0, 1), (1, 2)], False) == [-4.0, -4.0]
-    assert onto([-4.0, -2.0], [(0, 0), (0, 0)], [(0, 0)], True) == [-3.0]  # no text
+from tests.helpers.configs import eval_config, irl_config
+from tests.helpers.models import save_tiny_model
+from tests.helpers.tokenizers import byte_level, random_cover
+from tests.helpers.traces import read_rows, write_rows
 
 
 @pytest.fixture(scope="module")
 def bytes_reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model whose tokens are bytes and a few merges."""
     folder, tokenizer = tmp_path_factory.mktemp("bytes"), byte_level(300)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes)
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
+    save_tiny_model(folder / "base", tokenizer)
     spec = RewardSpec(RewardHead.plain, Granularity.dense, 1)
     build_reward_model(str(folder / "base"), spec, tokenizer).save(folder / "reward_model")
     tokenizer.save_pretrained(folder / "reward_model")
@@ -81,78 +37,122 @@ def bytes_reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampled(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with traces of its embedded policy, some of them called right."""
+    """A run with samples of its embedded policy, every other one labelled as right."""
     run = tmp_path_factory.mktemp("sampled") / "run"
     shutil.copytree(run_dir, run)
-    AutoTokenizer.from_pretrained(run / "checkpoint-10").save_pretrained(run / "reward_model_initial")
-    small = ("sampling.n_samples=2", "eval.n_problems=4", "eval.n_validation=3", "eval.ks=[1]")
-    config = compose_config("config_eval", EvalConfig, f"run_dir={run}", "eval.bootstrap_draws=20", *small)
-    run_evaluation(config)
-    rows = read(run / "traces.jsonl")
-    write(run / "traces.jsonl", [{**row, "correct": number % 2 == 0} for number, row in enumerate(rows)])
+    run_evaluation(eval_config(f"run_dir={run}"))
+    rows = read_rows(run / "traces.jsonl")
+    write_rows(run / "traces.jsonl", [{**row, "correct": number % 2 == 0} for number, row in enumerate(rows)])
     return run
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def job(run: Path, file: Path, reward: Path) -> ScoringJob:
+    """The traces of `file`, to be scored in the tokens of `reward`."""
+    config = irl_config(f"run_dir={run}", f"eval.traces={file}", f"model.reward_path={reward}")
+    tokenizer = AutoTokenizer.from_pretrained(reward)
+    return ScoringJob(config, find_inputs(config), tokenizer, read_traces(file, tokenizer, 0.3, 0), [])
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def own_job(run: Path, file: Path) -> ScoringJob:
+    """The traces of `file`, to be scored in the tokens of the policy."""
+    return job(run, file, run / "checkpoint-10/reward_model")
 
 
-def scoring_config(*overrides: str) -> IRLEvalConfig:
-    small = ("eval.n_planted=4", "eval.bootstrap_draws=20", "eval.batch_size=9", "eval.report_traces=2")
-    config = compose_config("config_irl_eval", IRLEvalConfig, *small, *overrides)
-    return config
+# Log-probabilities
 
 
-def test_the_mean_log_probability_of_a_trace_is_the_policys_own(sampled: Path, bytes_reward: Path) -> None:
-    """Trap: log-probabilities of one tokenizer's tokens read as those of another's, where lengths happen to agree."""
-    file, policy = sampled / "traces.jsonl", str(sampled / "checkpoint-10")
-    tokenizer = AutoTokenizer.from_pretrained(bytes_reward)
-    traces = read_traces(file, tokenizer, 0.3, 0)
-    sequences = [trace.sequence for trace in traces]
-    found = policy_logprobs(scoring_config(f"run_dir={sampled}"), file, policy, tokenizer, traces, sequences)
+def test_mean_value_is_preserved_between_tokenizers() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        length = rng.randint(1, 20)
+        source, target = random_cover(rng, length), random_cover(rng, length)
+        values = [rng.gauss(0, 1) for _ in source]
+        assert np.mean(onto(values, source, target, False)) == pytest.approx(np.mean(values))
+
+
+def test_end_tokens_are_matched_to_each_other() -> None:
+    # "12" is one token of the source and two of the target, plus an end token; sums are scaled by 3 / 2.
+    assert onto([-4.0, -1.0], [(0, 2), (2, 2)], [(0, 1), (1, 2), (2, 2)], True) == [-3.0, -3.0, -1.5]
+    assert onto([-4.0], [(0, 2)], [(0, 1), (1, 2)], False) == [-4.0, -4.0]
+    assert onto([-4.0, -2.0], [(0, 0), (0, 0)], [(0, 0)], True) == [-3.0]  # no text
+
+
+def test_mean_log_probability_of_a_trace_is_the_policys_own(sampled: Path, bytes_reward: Path) -> None:
+    """Trap: log-probabilities of another tokenizer's tokens, used because their number happens to agree."""
+    given = job(sampled, sampled / "traces.jsonl", bytes_reward)
+    found = policy_logprobs(given)
     assert found is not None
-    for values, row, sequence in zip(found, read(file), sequences, strict=True):
+    for values, row, sequence in zip(found, read_rows(sampled / "traces.jsonl"), given.sequences, strict=True):
         assert len(values) == len(sequence.completion_ids) != len(row["token_ids"])
         assert np.mean(values) == pytest.approx(np.mean(row["token_logprobs"]))
         assert np.mean(values) == pytest.approx(row["logprob"], abs=1e-5)
-    assert policy_logprobs(scoring_config(f"run_dir={sampled}"), file, None, tokenizer, traces, sequences) is None
+    without_policy = replace(given.inputs, policy=None)
+    assert policy_logprobs(replace(given, inputs=without_policy)) is None
 
 
-def test_logprobs_that_the_file_does_not_name_are_computed_in_the_policys_tokens(
+def test_log_probabilities_missing_in_the_file_are_computed_in_the_policys_tokens(
     sampled: Path, bytes_reward: Path, tmp_path: Path
 ) -> None:
-    rows = read(sampled / "traces.jsonl")
-    for row in rows:
-        del row["token_logprobs"]
-    write(tmp_path / "t.jsonl", rows)
-    tokenizer = AutoTokenizer.from_pretrained(bytes_reward)
-    traces = read_traces(tmp_path / "t.jsonl", tokenizer, 0.3, 0)
-    found = policy_logprobs(
-        scoring_config(f"run_dir={sampled}"),
-        tmp_path / "t.jsonl",
-        str(sampled / "checkpoint-10"),
-        tokenizer,
-        traces,
-        [trace.sequence for trace in traces],
-    )
+    rows = read_rows(sampled / "traces.jsonl")
+    file = write_rows(tmp_path / "t.jsonl", [{k: v for k, v in row.items() if k != "token_logprobs"} for row in rows])
+    found = policy_logprobs(job(sampled, file, bytes_reward))
     assert found is not None
     for values, row in zip(found, rows, strict=True):
         assert np.mean(values) == pytest.approx(row["logprob"], abs=1e-4)
 
 
-def test_a_reward_model_of_another_family_scores_a_runs_traces(
+def test_log_probabilities_in_the_file_are_used(sampled: Path, tmp_path: Path) -> None:
+    rows = read_rows(sampled / "traces.jsonl")
+    rows[0]["token_logprobs"] = [-7.0] * len(rows[0]["token_ids"])
+    del rows[1]["token_logprobs"]
+    found = policy_logprobs(own_job(sampled, write_rows(tmp_path / "t.jsonl", rows)))
+    assert found is not None
+    assert set(found[0]) == {-7.0}
+    assert np.mean(found[1]) == pytest.approx(rows[1]["logprob"], abs=1e-4)
+
+
+# Entropies
+
+
+@torch.no_grad()
+def test_entropies_are_negated_so_that_higher_is_surer(sampled: Path) -> None:
+    given = own_job(sampled, sampled / "traces.jsonl")
+    found = negative_entropies(given)
+    assert found is not None
+    policy = AutoModelForCausalLM.from_pretrained(sampled / "checkpoint-10")
+    for values, sequence in zip(found, given.sequences, strict=True):
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
+        logps = policy(input_ids=ids).logits[0, len(sequence.prompt_ids) - 1 : -1].log_softmax(-1)
+        assert list(values) == pytest.approx((logps.exp() * logps).sum(-1).tolist(), abs=1e-4)
+
+
+def test_entropies_in_the_file_are_used(sampled: Path, tmp_path: Path) -> None:
+    rows = read_rows(sampled / "traces.jsonl")
+    rows = [{**row, "token_entropies": [1.5] * len(row["token_ids"])} for row in rows]
+    given = own_job(sampled, write_rows(tmp_path / "t.jsonl", rows))
+    found = negative_entropies(replace(given, inputs=replace(given.inputs, policy=None)))
+    assert found is not None
+    assert {value for values in found for value in values} == {-1.5}
+
+
+def test_entropies_need_a_policy_with_the_same_tokens(sampled: Path, bytes_reward: Path) -> None:
+    assert negative_entropies(job(sampled, sampled / "traces.jsonl", bytes_reward)) is None
+    own = own_job(sampled, sampled / "traces.jsonl")
+    assert negative_entropies(replace(own, inputs=replace(own.inputs, policy=None))) is None
+
+
+# A whole evaluation
+
+
+def test_reward_model_of_another_family_scores_the_samples_of_a_run(
     sampled: Path, bytes_reward: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(sampled, run)
-    before = read(run / "traces.jsonl")
-    config = scoring_config(f"run_dir={run}", f"model.reward_path={bytes_reward}")
+    before = read_rows(run / "traces.jsonl")
+    config = irl_config(f"run_dir={run}", f"model.reward_path={bytes_reward}")
     metrics = run_irl_evaluation(config)
-    scored = read(run / "traces.jsonl")
+    scored = read_rows(run / "traces.jsonl")
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(bytes_reward)
     model = load_reward_model(bytes_reward, tokenizer)
     for old, row in zip(before, scored, strict=True):
@@ -169,7 +169,7 @@ def test_a_reward_model_of_another_family_scores_a_runs_traces(
     for name in ("auroc", "first_error_hit@1/planted"):
         assert metrics[f"reward/{name}"] is not None
         assert metrics[f"logprob/{name}"] is not None
-    # The run's untrained reward model reads other tokens: no baseline for this one.
+    # The run's untrained reward model reads other tokens, so it is not a baseline for this one.
     assert metrics["frozen/auroc"] is None
-    assert "another tokenizer than the reward model" in caplog.text
-    assert run_irl_evaluation(config) == metrics  # in place, on what it wrote itself
+    assert "has a different tokenizer from the reward model" in caplog.text
+    assert run_irl_evaluation(config) == metrics  # in place, on the file that it has just written

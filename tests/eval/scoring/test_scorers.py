@@ -1,4 +1,4 @@
-"""Reward models of every kind against plain, unbatched forward passes of transformers."""
+"""Reward models of every kind, against plain forward passes of single sequences in transformers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,23 +9,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, pre_tokenizers
 from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
-    LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
     Qwen2ForTokenClassification,
     set_seed,
 )
 
-from reasoning_irl.config.schema import Granularity, IRLEvalConfig, RewardHead, RewardKind, ScorerConfig
+from reasoning_irl.config.schema import Granularity, RewardHead, RewardKind, ScorerConfig
 from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
 from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
@@ -35,20 +33,20 @@ from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import step_spans
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
-from tests.helpers.configs import compose_config
-from tests.helpers.tokenizers import wrapped
+from tests.helpers.configs import irl_config
+from tests.helpers.models import save_tiny_model
+from tests.helpers.tokenizers import byte_level
+from tests.helpers.traces import QUESTION, read_rows, write_rows
 
-QUESTION = "Tom has 3 apples. Tom finds 4 more. How many apples are there now?"
 SEPARATOR = "<extra_0>"
 TRACES = [
     "<think>\n3 + 4 = 7\n7 + 0 = 7\n\n7 - 0 = 7\n</think>\n<answer>\n7\n</answer>",
     "<think>\n3 + 4 = 8\n</think>\n<answer>\n8\n</answer>",
     "no tags, one line",
     "<think>\nnaïve café 👩‍👩‍👧\n数学は 42。\n</think>\n<answer>\nΩ≈7\n</answer>",
-    f"<think>\nthe text says {SEPARATOR} itself\n7\n</think>",
+    f"<think>\nthe text contains {SEPARATOR} itself\n7\n</think>",
     "",
 ]
-LABELS = {0: "wrong", 1: "right"}
 
 
 def settings(**given: Any) -> ScorerConfig:
@@ -59,38 +57,11 @@ def settings(**given: Any) -> ScorerConfig:
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerBase:
-    """A byte-level BPE, in which a step's last token may hold the line break, and characters are several tokens."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r" ?\S*\n+"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<pad>", "<end>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(TRACES, trainer)
-    tokenizer = wrapped(bpe)
+    """A byte-level BPE in which the last token of a step may contain its line break."""
+    line_breaks = pre_tokenizers.Split(Regex(r" ?\S*\n+"), "isolated")
+    tokenizer = byte_level(320, TRACES, line_breaks)
     tokenizer.add_special_tokens({"additional_special_tokens": [SEPARATOR]})
     return tokenizer
-
-
-def saved(folder: Path, cls: type[PreTrainedModel], tokenizer: PreTrainedTokenizerBase, **changes: Any) -> Path:
-    """A tiny random model, its weights far enough from zero for scores that differ."""
-    kind = Qwen2Config if issubclass(cls, Qwen2ForTokenClassification) else LlamaConfig
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
-    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    set_seed(0)
-    model = cls(kind(**{**sizes, **ids, "initializer_range": 0.5, **changes}))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def stepped(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True) -> Stepped:
@@ -112,7 +83,7 @@ def scored(
 
 @torch.no_grad()
 def logits_of(model: PreTrainedModel, trace: Stepped, completion: Sequence[int] | None = None) -> torch.Tensor:
-    """One forward pass, no batch, no padding."""
+    """One forward pass without batch and padding."""
     ids = [*trace.sequence.prompt_ids, *(trace.sequence.completion_ids if completion is None else completion)]
     output: torch.Tensor = model(input_ids=torch.tensor([ids])).logits[0]
     return output
@@ -136,11 +107,11 @@ def assert_same(values: Sequence[Sequence[float]], expected: Sequence[Sequence[f
         (2, {0: "cat", 1: "dog"}, 1),
     ],
 )
-def test_a_token_head_gives_its_logit_or_its_log_odds(
+def test_token_head_scores_with_its_logit_or_log_odds(
     n: int, names: dict[int, str] | None, positive: int, words: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     named = {"id2label": names, "label2id": {v: k for k, v in names.items()}} if names else {"num_labels": n}
-    folder = saved(tmp_path / "m", LlamaForTokenClassification, words, **named)
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForTokenClassification, **named)
     assert find_scorer(str(folder), settings()).kind == RewardKind.token
     model = LlamaForTokenClassification.from_pretrained(folder)
     expected = []
@@ -166,21 +137,23 @@ KINDS: dict[str, tuple[type[PreTrainedModel], dict[str, Any], dict[str, Any]]] =
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_batches_padding_and_order_change_nothing(name: str, words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_batch_padding_or_order(
+    name: str, words: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     cls, changes, given = KINDS[name]
-    folder = saved(tmp_path / "m", cls, words, **changes)
+    folder = save_tiny_model(tmp_path / "m", words, cls, **changes)
     one = scored(folder, settings(**given), batch_size=1)
     assert_same(scored(folder, settings(**given), batch_size=5), one)
     assert_same(scored(folder, settings(**given), TRACES[::-1])[::-1], one)
     own = AutoTokenizer.from_pretrained(folder)
     assert [len(row) for row in one] == [len(stepped(own, text).pieces) for text in TRACES]
     assert find_scorer(str(folder), settings(**given)).kind == name.partition("_")[0]
-    cut_off = scored(folder, settings(**given), TRACES[:4], ended=False)
-    assert [len(row) for row in cut_off] == [len(row) - 1 for row in one[:4]]
+    truncated = scored(folder, settings(**given), TRACES[:4], ended=False)
+    assert [len(row) for row in truncated] == [len(row) - 1 for row in one[:4]]
 
 
 def of_prefixes(model: PreTrainedModel, trace: Stepped, end_id: int) -> list[float]:
-    """By the definition: each token has the score of the prefix that ends its step, the rest that of the whole."""
+    """The definition: each token gets the score of the prefix that ends its step, later tokens that of the whole."""
     ids, last = list(trace.sequence.completion_ids), max(trace.step_ids)
     values: list[float] = []
     for step in dict.fromkeys(step for step in trace.step_ids if 0 < step < last):
@@ -191,10 +164,12 @@ def of_prefixes(model: PreTrainedModel, trace: Stepped, end_id: int) -> list[flo
 
 
 @pytest.mark.parametrize("padding", ["own", "end", "none"])
-def test_a_sequence_head_is_read_where_steps_end(padding: str, words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    """Trap: where the padding token is the end token, or unknown, a batch reads another token than one text does."""
+def test_sequence_head_is_read_at_the_end_of_each_step(
+    padding: str, words: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Trap: if the padding token is the end token or unknown, a batch is read at another token than a single text."""
     pad = {"own": words.pad_token_id, "end": words.eos_token_id, "none": None}[padding]
-    folder = saved(tmp_path / "m", LlamaForSequenceClassification, words, num_labels=1, pad_token_id=pad)
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForSequenceClassification, num_labels=1, pad_token_id=pad)
     model = LlamaForSequenceClassification.from_pretrained(folder)
     assert model.config.pad_token_id == pad
     expected = [of_prefixes(model, stepped(words, text), words.eos_token_id) for text in TRACES]
@@ -204,8 +179,8 @@ def test_a_sequence_head_is_read_where_steps_end(padding: str, words: PreTrained
     assert len(set(expected[2])) == 1
 
 
-def test_a_cut_off_trace_has_open_prefixes(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "m", LlamaForSequenceClassification, words, num_labels=2)
+def test_prefixes_of_a_truncated_trace_get_no_end_token(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForSequenceClassification, num_labels=2)
     model = LlamaForSequenceClassification.from_pretrained(folder)
     trace = stepped(words, TRACES[0], ended=False)
     first = step_ends(trace)[0]
@@ -215,7 +190,7 @@ def test_a_cut_off_trace_has_open_prefixes(words: PreTrainedTokenizerBase, tmp_p
     )
 
 
-def test_an_encoder_does_not_see_the_padding(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_encoder_does_not_see_padding(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     set_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
@@ -230,7 +205,7 @@ def test_an_encoder_does_not_see_the_padding(words: PreTrainedTokenizerBase, tmp
 
 
 def marked_by_hand(text: str) -> str:
-    """Each step's text with the separator right behind it; what follows the last step left out."""
+    """Each step with the separator right after it, up to the last step."""
     pieces, at = [], 0
     for start, end in step_spans(text) or [(0, len(text))]:
         inner = text[at:start] + text[start:end].rstrip()
@@ -242,12 +217,12 @@ def marked_by_hand(text: str) -> str:
 def probabilities_by_hand(
     text: str, tokenizer: PreTrainedTokenizerBase, read: Callable[[torch.Tensor], torch.Tensor], model: PreTrainedModel
 ) -> list[float]:
-    """At each separator that was put in, by its number among all of them."""
+    """The probability at each inserted separator, found by counting separators."""
     trace, marked = stepped(tokenizer, text), marked_by_hand(text)
     ids = tokenizer(marked, add_special_tokens=False)["input_ids"]
     places = [at for at, i in enumerate(ids) if i == tokenizer.convert_tokens_to_ids(SEPARATOR)]
     if SEPARATOR in text:
-        places = places[1:]  # the first one is the writer's
+        places = places[1:]  # the first one is part of the trace
     logits = logits_of(model, trace, ids)[len(trace.sequence.prompt_ids) :]
     return [read(logits[at]).item() for at in places]
 
@@ -260,14 +235,14 @@ def back_filled(trace: Stepped, of_steps: Sequence[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ["prm", "prm_of_qwen", "prm_of_words"])
-def test_a_process_reward_model_is_read_behind_each_step(
+def test_process_reward_model_is_read_after_each_step(
     name: str, words: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    """Traps: a separator in the completion itself, a step's last token with the line break in it, no steps."""
+    """Traps: a separator in the trace itself, a last token of a step with its line break, no steps."""
     cls, changes, given = KINDS[name]
-    folder = saved(tmp_path / "m", cls, words, **changes)
+    folder = save_tiny_model(tmp_path / "m", words, cls, **changes)
     model: Any = cls.from_pretrained(folder)
-    own = AutoTokenizer.from_pretrained(folder)  # not `words`: transformers cuts words in a way of its own for Qwen2
+    own = AutoTokenizer.from_pretrained(folder)  # not `words`: transformers splits text differently for Qwen2
     answers = [1, 0]
     if name == "prm_of_words":
         answers = [own.encode(word, add_special_tokens=False)[0] for word in "+-"]
@@ -284,12 +259,12 @@ def test_a_process_reward_model_is_read_behind_each_step(
     assert all(0 < value < 1 for row in expected for value in row)
 
 
-def test_the_head_of_qwens_process_reward_model(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    """Its two layers by the names they have in the published files."""
-    folder = saved(tmp_path / "m", Qwen2ForProcessRewardModel, words, num_labels=2)
+def test_head_of_qwens_process_reward_model(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Its two layers have the names of the published files."""
+    folder = save_tiny_model(tmp_path / "m", words, Qwen2ForProcessRewardModel, num_labels=2)
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForProcessRewardModel"]
-    # The published folder also names code of its own, which is not run.
+    # The published folder also refers to its own code, which is never run.
     code = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "configuration_qwen2_rm.C"}
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": code}))
     tensors = load_file(folder / "model.safetensors")
@@ -305,8 +280,8 @@ def test_the_head_of_qwens_process_reward_model(words: PreTrainedTokenizerBase, 
     assert values[0][-1] == pytest.approx(logits.softmax(-1)[1].item(), rel=1e-4)
 
 
-def test_a_language_model_gives_log_probabilities(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "m", LlamaForCausalLM, words)
+def test_language_model_scores_with_log_probabilities(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForCausalLM)
     model = LlamaForCausalLM.from_pretrained(folder)
     expected = []
     for trace in (stepped(words, text) for text in TRACES):
@@ -316,8 +291,8 @@ def test_a_language_model_gives_log_probabilities(words: PreTrainedTokenizerBase
     assert_same(scored(folder, settings()), expected)
 
 
-def test_a_separator_of_several_tokens_is_read_at_its_last(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "m", LlamaForTokenClassification, words, num_labels=2)
+def test_separator_of_several_tokens_is_read_at_the_last_one(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForTokenClassification, num_labels=2)
     separator = " ки"
     assert len(words(separator, add_special_tokens=False)["input_ids"]) > 1
     model = LlamaForTokenClassification.from_pretrained(folder)
@@ -327,10 +302,10 @@ def test_a_separator_of_several_tokens_is_read_at_its_last(words: PreTrainedToke
     assert scored(folder, settings(step_separator=separator), [text])[0][-1] == pytest.approx(expected, rel=1e-4)
 
 
-def test_our_own_model_is_found_in_its_run_and_as_a_plain_folder(
+def test_our_model_is_found_by_run_checkpoint_or_folder(
     make_reward_model: Callable[..., RewardModel], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    """A run, a checkpoint, the model's folder, and transformers' head alone (what an export is) say the same."""
+    """A run, its checkpoint and the model's folder give the same scores, also when read as a plain token head."""
     run = tmp_path / "run"
     model = make_reward_model(RewardHead.plain)
     folder = run / "checkpoint-3" / "reward_model"
@@ -348,10 +323,10 @@ def test_our_own_model_is_found_in_its_run_and_as_a_plain_folder(
         find_scorer(str(run), settings(step_separator="\n"))
 
 
-def test_a_model_of_ours_with_more_than_a_head_is_not_read_as_one(
+def test_our_model_with_more_than_a_head_is_not_read_as_a_token_head(
     make_reward_model: Callable[..., RewardModel], tmp_path: Path
 ) -> None:
-    """Trap: without its likelihood, or read at every token, it would score, and wrongly."""
+    """Trap: without its likelihood, or read at every token, it would give plausible but wrong scores."""
     for name, model in (
         ("likelihood", make_reward_model(RewardHead.likelihood)),
         ("step", make_reward_model(RewardHead.plain, Granularity.step)),
@@ -373,9 +348,9 @@ class Mistake:
 MISTAKES = [
     Mistake(LlamaForTokenClassification, {"reward_kind": RewardKind.sequence}, "its kind is token"),
     Mistake(LlamaForCausalLM, {"reward_kind": RewardKind.token}, "its kind is logprob"),
-    Mistake(LlamaForCausalLM, {"reward_kind": RewardKind.airl}, "holds no reward model"),
+    Mistake(LlamaForCausalLM, {"reward_kind": RewardKind.airl}, "is not a reward model"),
     Mistake(LlamaForSequenceClassification, {"step_separator": "\n"}, "cannot be read as model.reward_kind=prm"),
-    Mistake(Qwen2ForProcessRewardModel, {}, "is read behind each step", {"num_labels": 2}),
+    Mistake(Qwen2ForProcessRewardModel, {}, "read after each step", {"num_labels": 2}),
     Mistake(LlamaForCausalLM, {"step_separator": "\n"}, "give model.positive_token"),
     Mistake(
         Qwen2ForTokenClassification,
@@ -387,63 +362,61 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.message)
-def test_a_model_of_another_kind_is_named_before_it_loads(
+def test_wrong_kind_of_model_is_named_before_it_loads(
     mistake: Mistake, words: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    folder = saved(tmp_path / "m", mistake.cls, words, **(mistake.changes or {}))
+    folder = save_tiny_model(tmp_path / "m", words, mistake.cls, **(mistake.changes or {}))
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=mistake.message) as caught:
         find_scorer(str(folder), settings(**mistake.given))
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_is_none_of_these_is_named(tmp_path: Path) -> None:
+def test_unsupported_architecture_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaModel"]}))
     with pytest.raises(UserError, match="is a LlamaModel: give"):
         find_scorer(str(tmp_path), settings())
 
 
-def test_a_head_without_weights_is_refused(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    """Trap: transformers fills in what is missing at random, and says so in a warning."""
-    folder = saved(tmp_path / "m", LlamaForTokenClassification, words, num_labels=1)
+def test_head_without_weights_is_rejected(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Trap: transformers initialises missing weights at random and only warns."""
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForTokenClassification, num_labels=1)
     tensors = load_file(folder / "model.safetensors")
     del tensors["score.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"has no score\.weight, and a random one"):
+    with pytest.raises(UserError, match=r"has no weights for score\.weight; random ones"):
         scored(folder, settings())
 
 
-def test_a_separator_or_an_answer_that_the_model_does_not_know_is_named(
+def test_separator_or_answer_outside_the_vocabulary_is_named(
     tokenizer: PreTrainedTokenizerBase, words: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    folder = saved(tmp_path / "embedded", LlamaForTokenClassification, tokenizer, num_labels=2)
+    folder = save_tiny_model(tmp_path / "embedded", tokenizer, LlamaForTokenClassification, num_labels=2)
     with pytest.raises(ConfigError, match=r"model\.step_separator='<extra_0>' is not in"):
         scored(folder, settings(step_separator=SEPARATOR), TRACES[:1])
-    folder = saved(tmp_path / "words", LlamaForCausalLM, words)
+    folder = save_tiny_model(tmp_path / "words", words, LlamaForCausalLM)
     with pytest.raises(ConfigError, match=r"model\.negative_token='wrong' is \d tokens"):
         scored(folder, settings(step_separator=SEPARATOR, positive_token="+", negative_token="wrong"), TRACES[:1])
 
 
-def test_separators_that_overflow_the_window_are_named(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_separators_that_exceed_the_window_are_named(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     n_tokens = sum(map(len, (stepped(words, TRACES[0]).pieces, stepped(words, TRACES[0]).sequence.prompt_ids)))
-    folder = saved(
-        tmp_path / "m", LlamaForTokenClassification, words, num_labels=2, max_position_embeddings=n_tokens - 12
+    folder = save_tiny_model(
+        tmp_path / "m", words, LlamaForTokenClassification, num_labels=2, max_position_embeddings=n_tokens - 12
     )
     with pytest.raises(DataError, match="window of"):
         scored(folder, settings(step_separator=SEPARATOR), TRACES[:1])
 
 
-def test_a_tokenizer_without_a_chat_template_writes_the_question(
-    words: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    saved(tmp_path, LlamaForTokenClassification, words, num_labels=1)
+def test_prompt_without_a_chat_template_is_the_question(words: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    save_tiny_model(tmp_path, words, LlamaForTokenClassification, num_labels=1)
     (tmp_path / "chat_template.jinja").unlink()
     tokenizer = find_scorer(str(tmp_path), settings()).load_tokenizer()
     assert tokenizer.decode(list(encode_prompt(tokenizer, make_prompt(QUESTION, "")))) == f"{QUESTION}\n"
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_and_a_model_are_all_an_evaluation_needs(
+def test_evaluation_needs_only_a_file_and_a_model(
     name: str,
     words: PreTrainedTokenizerBase,
     tmp_path: Path,
@@ -451,7 +424,7 @@ def test_a_file_and_a_model_are_all_an_evaluation_needs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cls, changes, given = KINDS[name]
-    folder = saved(tmp_path / "models" / name, cls, words, **changes)
+    folder = save_tiny_model(tmp_path / "models" / name, words, cls, **changes)
     monkeypatch.chdir(tmp_path)
     rows = [
         {
@@ -463,11 +436,9 @@ def test_a_file_and_a_model_are_all_an_evaluation_needs(
         for n in range(8)
         for text in TRACES[:2]
     ]
-    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    quick = ["eval.bootstrap_draws=10", *(f"model.{key}='{value}'" for key, value in given.items())]
-    config = compose_config(
-        "config_irl_eval", IRLEvalConfig, "eval.traces=mine.jsonl", f"model.reward_path={folder}", *quick
-    )
+    write_rows(Path("mine.jsonl"), rows)
+    separators = (f"model.{key}='{value}'" for key, value in given.items())
+    config = irl_config("eval.traces=mine.jsonl", f"model.reward_path={folder}", *separators)
     assert config.run_dir is None
     assert config.output_dir == f"outputs/scored/mine-models-{name}"
     metrics = run_irl_evaluation(config)
@@ -476,20 +447,20 @@ def test_a_file_and_a_model_are_all_an_evaluation_needs(
     assert metrics["reward/auroc"] is not None
     assert metrics["logprob/auroc"] is None
     assert metrics["reward/first_error_hit@1/natural"] is not None
-    written = [json.loads(line) for line in Path(config.output_dir, "traces.jsonl").read_text().splitlines()]
+    written = read_rows(Path(config.output_dir, "traces.jsonl"))
     expected = scored(folder, settings(**given), TRACES[:2])
     lengths = {row["completion"]: len(row["token_rewards"]) for row in written}
     assert lengths == {text: len(values) for text, values in zip(TRACES[:2], expected, strict=True)}
     assert (Path(config.output_dir) / "report.html").is_file()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         run_irl_evaluation(config)
 
 
-def test_one_score_for_all_steps_localises_by_chance(
+def test_constant_score_finds_the_first_error_at_chance(
     words: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap: a tie that goes to the first step finds every first-step error."""
-    folder = saved(tmp_path / "m", LlamaForSequenceClassification, words, num_labels=1)
+    """Trap: if ties go to the first step, a constant score finds every error in the first step."""
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForSequenceClassification, num_labels=1)
     tensors = load_file(folder / "model.safetensors")
     tensors["score.weight"].zero_()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -499,43 +470,41 @@ def test_one_score_for_all_steps_localises_by_chance(
         for n in range(12)
     ]
     rows += [{**row, "first_error_step": None, "correct": True} for row in rows]
-    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    quick = ["eval.bootstrap_draws=10", "eval.traces=mine.jsonl", f"model.reward_path={folder}"]
-    config = compose_config("config_irl_eval", IRLEvalConfig, *quick)
+    write_rows(Path("mine.jsonl"), rows)
+    config = irl_config("eval.traces=mine.jsonl", f"model.reward_path={folder}")
     metrics = run_irl_evaluation(config)
-    assert metrics["choice/reward/aggregation"] == "mean"  # chosen on validation, all being equal
+    assert metrics["choice/reward/aggregation"] == "mean"  # all are equal on validation, so the first is chosen
     for metric in ("first_error_hit@1", "first_error_hit@3", "first_error_map", "first_error_token_auroc"):
         assert metrics[f"reward/{metric}/natural"] == pytest.approx(metrics[f"chance/{metric}/natural"])
     assert metrics["reward/auroc"] == 0.5
 
 
-def test_without_labels_a_sequence_head_ranks_by_its_own_score(
+def test_without_labels_a_sequence_head_ranks_by_the_score_of_the_whole_trace(
     words: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap: the mean over steps is not what the model says of the trace."""
-    folder = saved(tmp_path / "m", LlamaForSequenceClassification, words, num_labels=1)
+    """Trap: the mean over steps is not the model's score of the trace."""
+    folder = save_tiny_model(tmp_path / "m", words, LlamaForSequenceClassification, num_labels=1)
     monkeypatch.chdir(tmp_path)
     rows = [{"question": str(n), "completion": text, "correct": None} for n in range(4) for text in TRACES[:2]]
-    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    quick = ["eval.bootstrap_draws=10", "eval.traces=mine.jsonl", f"model.reward_path={folder}"]
-    config = compose_config("config_irl_eval", IRLEvalConfig, *quick)
+    write_rows(Path("mine.jsonl"), rows)
+    config = irl_config("eval.traces=mine.jsonl", f"model.reward_path={folder}")
     run_irl_evaluation(config)
-    written = [json.loads(line) for line in Path(config.output_dir, "traces.jsonl").read_text().splitlines()]
+    written = read_rows(Path(config.output_dir, "traces.jsonl"))
     assert [row["score"] for row in written] == pytest.approx([row["token_rewards"][-1] for row in written], abs=1e-5)
     assert written[0]["score"] != pytest.approx(sum(written[0]["token_rewards"]) / len(written[0]["tokens"]))
 
 
-def test_a_question_is_asked_as_the_model_learnt_it(
+def test_questions_get_the_system_prompt_of_training(
     make_reward_model: Callable[..., RewardModel], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    """Trap: a file of questions, and a reward model that always saw a system prompt before them."""
+    """Trap: bare questions, scored by a model that was trained with a system prompt."""
     model = make_reward_model(RewardHead.plain)
     model.spec = replace(model.spec, system_prompt="How many ?")
     model.save(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     source = find_scorer(str(tmp_path), settings())
-    (tmp_path / "t.jsonl").write_text(json.dumps({"question": QUESTION, "completion": TRACES[1], "correct": True}))
-    traces = read_traces(tmp_path / "t.jsonl", source.load_tokenizer(), 0.0, 0, system_prompt=source.system_prompt)
+    file = write_rows(tmp_path / "t.jsonl", [{"question": QUESTION, "completion": TRACES[1], "correct": True}])
+    traces = read_traces(file, source.load_tokenizer(), 0.0, 0, system_prompt=source.system_prompt)
     assert traces[0].sequence.prompt_ids == encode_prompt(tokenizer, make_prompt(QUESTION, "How many ?"))
     values = source.load(tokenizer)([Stepped(traces[0].sequence, traces[0].pieces, traces[0].step_ids)], 1, list)
     assert list(values[0]) == pytest.approx(model.eval().score(QUESTION, TRACES[1]).rewards, abs=1e-5)

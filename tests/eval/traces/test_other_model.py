@@ -1,4 +1,4 @@
-"""Two reward models on one traces file."""
+"""Comparing two reward models on one traces file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,9 @@ from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model
 from reasoning_irl.text.token_spans import token_pieces
 from reasoning_irl.utils.errors import DataError, UserError
+from tests.helpers.configs import irl_config
 from tests.helpers.tokenizers import COARSE, FINE
-from tests.helpers.traces import GOOD, QUESTION, irl_config, read_rows, write_rows
+from tests.helpers.traces import GOOD, QUESTION, read_rows, write_rows
 
 RIGHT = "<think>\n3 + 4 = 7\n7 + 1 = 8\n</think>\n<answer>\n8\n</answer>"
 EARLY = "<think>\n3 + 4 = 9\n9 + 1 = 10\n</think>\n<answer>\n10\n</answer>"
@@ -26,6 +27,7 @@ MAIN = ("rerank@1|4", "auroc_within_prompt", "auroc", "first_error_hit@1/natural
 
 
 def rows(n_problems: int = 30) -> list[dict[str, Any]]:
+    """Per problem, a right sample, one wrong in its first step, and two equal ones wrong in their second."""
     steps = {RIGHT: None, EARLY: 1, LATE: 2}
     return [
         {"id": f"p{n}", "question": QUESTION.replace("4", str(4 + n % 9)), "completion": text, "correct": text == RIGHT}
@@ -42,21 +44,21 @@ def evaluate(reward: Path, traces: Path, out: Path, *overrides: str) -> dict[str
 
 def rewrite(source: Path, target: Path, reward_of: Callable[[dict[str, Any]], list[float]]) -> Path:
     """A scored file with other rewards."""
-    target.mkdir()
     write_rows(target / "traces.jsonl", [{**row, "token_rewards": reward_of(row)} for row in read_rows(source)])
     return target
 
 
 @pytest.fixture(scope="module")
-def scored(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scored(reward_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a traces file and, in `ours`, its evaluation with the run's reward model."""
     folder = tmp_path_factory.mktemp("scored")
     file = write_rows(folder / "traces.jsonl", rows())
-    evaluate(run_dir / "checkpoint-10/reward_model", file, folder / "ours")
+    evaluate(reward_folder, file, folder / "ours")
     return folder
 
 
 def knows(row: dict[str, Any]) -> list[float]:
-    """What a reward gives that knows the wrong line."""
+    """The rewards of a model that knows the wrong line."""
     wrong, line, values = row["first_error_step"], 0, []
     for piece in row["tokens"]:
         values.append(1.0 if wrong is None else -1.0 if line == wrong else 0.1)
@@ -64,17 +66,17 @@ def knows(row: dict[str, Any]) -> list[float]:
     return values
 
 
-def test_a_better_and_a_worse_model_are_told_apart_and_one_from_itself_is_not(
-    run_dir: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_better_and_worse_models_are_recognised_and_a_model_equals_itself(
+    reward_folder: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reward, file = run_dir / "checkpoint-10/reward_model", scored / "traces.jsonl"
+    file = scored / "traces.jsonl"
     best = rewrite(scored / "ours/traces.jsonl", tmp_path / "best", knows)
-    # Not the best one turned round: the product of calibrated steps would read that as well.
+    # A constant reward, not the best one with its sign flipped: calibration would undo the flip.
     blind = rewrite(scored / "ours/traces.jsonl", tmp_path / "blind", lambda row: [0.0] * len(row["tokens"]))
     found = {}
     for name, against in (("best", best), ("blind", blind), ("self", scored / "ours")):
         capsys.readouterr()
-        found[name] = evaluate(reward, file, tmp_path / f"to_{name}", f"eval.against={against}")
+        found[name] = evaluate(reward_folder, file, tmp_path / f"to_{name}", f"eval.against={against}")
         printed = capsys.readouterr().out
         assert f"This reward model against that of {against / 'traces.jsonl'} (supervision: not declared)" in printed
         for metric in MAIN:
@@ -89,26 +91,27 @@ def test_a_better_and_a_worse_model_are_told_apart_and_one_from_itself_is_not(
     for metric in MAIN[:3]:
         assert best_of[f"reward_minus_other/{metric}/verdict"] == "worse"
         assert found["blind"][f"reward_minus_other/{metric}/verdict"] == "better"
-    assert best_of["reward_minus_other/brier/verdict"] == "worse"  # of which a lower one is better
+    assert best_of["reward_minus_other/brier/verdict"] == "worse"  # lower is better
     assert best_of["reward_minus_other/brier"] > 0
     for metric in (*MAIN, "brier"):
         assert found["self"][f"reward_minus_other/{metric}"] == pytest.approx(0, abs=1e-3)
         assert found["self"][f"reward_minus_other/{metric}/verdict"] == "cannot tell"
-    # Planted errors were not in the file, and the metrics say so.
+    # The file has no planted errors, and the metrics say so.
     assert best_of["other/first_error_hit@1/planted"] is None
     assert "planted errors" in best_of["other/first_error_hit@1/planted/note"]
-    # What the reward is worth is not changed by what it is set against.
+    # The reward's own metrics do not depend on the model that it is compared with.
     for metric in MAIN:
         assert best_of[f"reward/{metric}"] == found["self"][f"reward/{metric}"]
     assert best_of["choice/other/aggregation"] in ("mean", "min", "step_min", "product")
-    # Scored again by itself, in place, nothing of the comparison is left.
+    # Scoring again in place without the other model removes the comparison.
     out = tmp_path / "to_best"
-    assert not any("other" in key for key in evaluate(reward, out / "traces.jsonl", out))
+    assert not any("other" in key for key in evaluate(reward_folder, out / "traces.jsonl", out))
 
 
-def test_both_directions_say_the_same(run_dir: Path, scored: Path, tmp_path: Path) -> None:
-    """A second model that differs: its difference to the first is minus that of the first to it."""
-    first, second = run_dir / "checkpoint-10/reward_model", tmp_path / "second/reward_model"
+def test_swapping_the_models_flips_the_differences(
+    run_dir: Path, reward_folder: Path, scored: Path, tmp_path: Path
+) -> None:
+    first, second = reward_folder, tmp_path / "second/reward_model"
     second.parent.mkdir()
     build_other(run_dir / "checkpoint-10", second)
     file = scored / "traces.jsonl"
@@ -123,16 +126,17 @@ def test_both_directions_say_the_same(run_dir: Path, scored: Path, tmp_path: Pat
 
 
 def build_other(checkpoint: Path, folder: Path) -> None:
+    """A second reward model, with other random weights."""
     torch.manual_seed(3)
     tokenizer = build_tokenizer(40)
     build_reward_model(str(checkpoint), RewardSpec(RewardHead.plain, Granularity.dense, 1), tokenizer).save(folder)
     tokenizer.save_pretrained(folder)
 
 
-def test_traces_without_a_counterpart_are_counted(run_dir: Path, scored: Path, tmp_path: Path) -> None:
-    reward, file = run_dir / "checkpoint-10/reward_model", scored / "traces.jsonl"
+def test_traces_missing_in_the_other_file_are_counted(reward_folder: Path, scored: Path, tmp_path: Path) -> None:
+    reward, file = reward_folder, scored / "traces.jsonl"
     theirs = read_rows(scored / "ours/traces.jsonl")
-    # Line 2 has another completion there, and the third trace of line 9 another problem.
+    # There, line 2 has another completion and line 9 another problem.
     theirs[1]["completion"] += " "
     theirs[8]["id"] = "elsewhere"
     theirs[1]["tokens"][-1] += " "
@@ -145,12 +149,12 @@ def test_traces_without_a_counterpart_are_counted(run_dir: Path, scored: Path, t
     assert [row["line"] for row in read_rows(tmp_path / "out/skipped.jsonl")] == [2, 9]
     assert len(read_rows(tmp_path / "out/traces.jsonl")) == 118
     none = write_rows(tmp_path / "none.jsonl", [{**row, "id": "x"} for row in theirs])
-    with pytest.raises(DataError, match=r"none of the traces of .* is in .*none\.jsonl"):
+    with pytest.raises(DataError, match=r"no trace of .* is in .*none\.jsonl"):
         evaluate(reward, file, tmp_path / "none", f"eval.against={none}", "eval.on_error=skip")
 
 
-def test_rows_are_matched_by_what_they_say_and_not_by_their_place(scored: Path, tmp_path: Path) -> None:
-    """Trap: scores of a file in another order, or of another problem with the same completion, set side by side."""
+def test_rows_are_matched_by_content_and_not_by_position(scored: Path, tmp_path: Path) -> None:
+    """Trap: comparing scores of a file in another order, or of another problem with the same completion."""
     theirs = read_rows(scored / "ours/traces.jsonl")
     for number, row in enumerate(theirs):
         row["token_rewards"] = [float(number)] * len(row["tokens"])
@@ -160,7 +164,7 @@ def test_rows_are_matched_by_what_they_say_and_not_by_their_place(scored: Path, 
     kept, found = other_rewards(shuffled, traces, Skipped(file))
     assert kept == traces
     for number, values in enumerate(found):
-        same = number + 1 if number % 4 == 2 else number  # the last two of four are equal texts: the first met serves
+        same = number + 1 if number % 4 == 2 else number  # of two equal texts, the first is used
         assert values.tolist() == [float(same)] * len(traces[number].pieces)
 
 
@@ -182,7 +186,7 @@ def test_rewards_of_another_tokenizer_are_carried_by_characters(truncated: bool,
         expected.append(np.mean(here) if here else rewards[-1])
         at += len(piece)
     np.testing.assert_allclose(carried, expected)
-    # And back: a fine token's value is shared by the coarse one that holds it.
+    # And back: a coarse token gets the mean of the fine tokens in it.
     back = write_rows(tmp_path / "back.jsonl", [{**row, "tokens": fine[0].pieces, "token_rewards": carried.tolist()}])
     (_, (again,)) = other_rewards(back, coarse, Skipped(file))
     np.testing.assert_allclose(again, rewards, rtol=1e-6)
@@ -191,12 +195,12 @@ def test_rewards_of_another_tokenizer_are_carried_by_characters(truncated: bool,
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"tokens": None}, r"other\.jsonl:1: the trace has no 'tokens' and 'token_rewards'"),
-        ({"token_rewards": [1.0]}, r"other\.jsonl:1: 'tokens' and 'token_rewards' are not those of 'completion'"),
-        ({"tokens": ["another", " text"], "token_rewards": [1.0, 2.0]}, "are not those of 'completion'"),
+        ({"tokens": None}, r"other\.jsonl:1: the trace lacks 'tokens' or 'token_rewards'"),
+        ({"token_rewards": [1.0]}, r"other\.jsonl:1: 'tokens' and 'token_rewards' do not match 'completion'"),
+        ({"tokens": ["another", " text"], "token_rewards": [1.0, 2.0]}, "do not match 'completion'"),
     ],
 )
-def test_a_file_that_was_not_scored_says_so(broken: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_file_without_usable_rewards_says_why(broken: dict[str, Any], message: str, tmp_path: Path) -> None:
     tokenizer = build_tokenizer(40)
     file = write_rows(tmp_path / "t.jsonl", [GOOD])
     traces = read_traces(file, tokenizer, 0.0, 0)
@@ -206,8 +210,8 @@ def test_a_file_that_was_not_scored_says_so(broken: dict[str, Any], message: str
         other_rewards(write_rows(tmp_path / "other.jsonl", [row]), traces, Skipped(file))
 
 
-def test_what_to_compare_with_must_be_there(tmp_path: Path) -> None:
+def test_missing_file_to_compare_with_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for against in (tmp_path / "empty", tmp_path / "none.jsonl"):
-        with pytest.raises(UserError, match=r"eval\.against=.* holds no traces\.jsonl: give the output_dir of another"):
+        with pytest.raises(UserError, match=r"eval\.against=.* has no traces\.jsonl: set it to the output_dir"):
             scored_traces(str(against))

@@ -1,11 +1,12 @@
-"""What the score of a whole trace is worth for telling right traces from wrong ones, and what it also follows."""
+"""How well the score of a whole trace tells right traces from wrong ones, and what else it correlates with."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasoning_irl.eval.reports.reranking import BASELINES, NOT_SCORED, Labelled
+from reasoning_irl.eval.scoring.methods import BASELINES, BY_NAME, REWARD, difference
+from reasoning_irl.eval.traces.labelled import Labelled
 from reasoning_irl.metrics import weighted_statistics as weighted
 from reasoning_irl.metrics.calibration import BINS, N_BINS, Platt, bin_of, fit_platt
 from reasoning_irl.metrics.summary import Statistic, Summary, ratio_of
@@ -26,9 +27,9 @@ LOWER_IS_BETTER = CALIBRATED
 def calibrate(
     summary: Summary, of_test: Mapping[str, Floats | None], of_validation: Mapping[str, Floats | None], data: Labelled
 ) -> dict[str, Floats | None]:
-    """Probabilities (N,) of being right of the test traces by method, None where there is no calibration.
+    """Probabilities (N,) that the test traces are right, by method; None if there is no calibration.
 
-    `data` is the validation split, to which a logistic curve is fitted for each method by itself.
+    A logistic curve is fitted to `data`, the validation split, separately for each method.
     """
     found: dict[str, Floats | None] = {}
     for method, scores in of_test.items():
@@ -41,12 +42,12 @@ def calibrate(
     return found
 
 
-def report_quality(
+def report_correctness(
     summary: Summary, scores: Mapping[str, Floats | None], probabilities: Mapping[str, Floats | None], data: Labelled
 ) -> None:
-    """Every metric of every method on the test traces `data`, and the reward less each baseline.
+    """Reports every metric of every method on the test traces `data`, and the reward minus each baseline.
 
-    A wrong direction is worth as much as none: scores of 0.4 AUROC are worse than chance and stay so.
+    No sign is flipped: a score with an AUROC of 0.4 is reported as worse than chance.
     """
     statistics = {m: _statistics(values, probabilities[m], data) for m, values in scores.items() if values is not None}
     n_problems, n_items = len(data.members), len(data.traces)
@@ -54,7 +55,7 @@ def report_quality(
         for metric in _METRICS:
             name = f"{method}/{metric}"
             if method not in statistics:
-                summary.missing(name, NOT_SCORED)
+                summary.missing(name, BY_NAME[method].not_scored)
             elif metric not in statistics[method]:
                 summary.missing(name, NO_CALIBRATION)
             else:
@@ -62,10 +63,10 @@ def report_quality(
                 summary.statistic(name, statistics[method][metric], n_problems, note, n_items)
     for other in BASELINES:
         for metric in COMPARED if other in scores else ():
-            name = f"reward_minus_{other}/{metric}"
-            a, b = (statistics.get(method, {}).get(metric) for method in ("reward", other))
+            name = difference(other, metric)
+            a, b = (statistics.get(method, {}).get(metric) for method in (REWARD, other))
             if a is None or b is None:
-                summary.missing(name, NOT_SCORED if other not in statistics else NO_CALIBRATION)
+                summary.missing(name, NO_CALIBRATION if other in statistics else BY_NAME[other].not_scored)
             else:
                 lower = metric in LOWER_IS_BETTER
                 note = UNDEFINED.get(metric, CONSTANT)
@@ -86,7 +87,7 @@ _METRICS = (
 
 
 def _statistics(scores: Floats, probabilities: Floats | None, data: Labelled) -> dict[str, Statistic]:
-    """Each metric as a function of how often each problem counts."""
+    """Each metric as a function of the weights of the problems."""
     problem_of, right = data.problem_of, data.correct.astype(np.float64)
     well_formed = np.array([_format_ok(trace.row) for trace in data.traces], dtype=np.float64)
 
@@ -102,7 +103,7 @@ def _statistics(scores: Floats, probabilities: Floats | None, data: Labelled) ->
         "auroc": pooled(lambda w: weighted.auroc(scores, data.correct, w)),
         "auroc_within_prompt": ratio_of(*_pairs_won(scores, data)),
         "auprc": pooled(lambda w: weighted.average_precision(scores, data.correct, w)),
-        # With right or wrong as 1 or 0.
+        # Right is 1, wrong is 0.
         "correlation": pooled(lambda w: weighted.correlation(scores, right, w)),
         "rank_correlation": pooled(lambda w: weighted.rank_correlation(scores, right, w)),
         "partial_correlation": pooled(
@@ -121,12 +122,12 @@ def _statistics(scores: Floats, probabilities: Floats | None, data: Labelled) ->
 
 
 def _ece_of(gaps: Floats, counts: Floats) -> Statistic:
-    """`gaps` (P, bins): right less probability, summed; the bins stay those of all test traces in every resample."""
+    """`gaps` (P, bins): sum of right minus probability. The bins are those of all test traces in every resample."""
     return lambda weights: weighted.ratio(np.abs(weights @ gaps).sum(axis=1), weights @ counts)
 
 
 def _pairs_won(scores: Floats, data: Labelled) -> tuple[list[float], list[float]]:
-    """(right, wrong) pairs of each problem (P,) that the score puts in order, and how many there are."""
+    """The (right, wrong) pairs of each problem (P,) that the score orders correctly, and the number of all pairs."""
     won, pairs = [], []
     for group in data.members:
         n_right = int(data.correct[group].sum())
@@ -142,7 +143,7 @@ def _format_ok(row: Mapping[str, object]) -> bool:
 
 
 def report_reliability(summary: Summary, method: str, probabilities: Floats | None, data: Labelled) -> None:
-    """The reliability diagram, a list with an entry for each equal-mass bin, null for an empty one."""
+    """Reports the reliability diagram: lists with one entry per equal-mass bin, null for an empty bin."""
     if probabilities is None:
         return
     bins, problem_of = bin_of(probabilities), data.problem_of
@@ -159,7 +160,7 @@ def report_reliability(summary: Summary, method: str, probabilities: Floats | No
 
 
 def report_positions(summary: Summary, method: str, token_values: TokenValues | None, data: Labelled) -> None:
-    """Mean value in each tenth of a trace, right and wrong apart; each trace that has tokens there counts once."""
+    """Reports the mean value in each tenth of a trace, for right traces and for wrong ones."""
     if token_values is None:
         return
     sums, totals = np.zeros((2, 2, len(data.members), N_PARTS))  # by right or wrong, problem and part
@@ -175,5 +176,5 @@ def report_positions(summary: Summary, method: str, token_values: TokenValues | 
 
 
 def part_of(n_tokens: int) -> NDArray[np.int64]:
-    """(T,) the tenth, from 0, in which the middle of each token lies, tokens counted as equally long."""
+    """(T,) the tenth, counted from 0, that contains the middle of each token, with tokens of equal length."""
     return (2 * np.arange(n_tokens) + 1) * N_PARTS // (2 * n_tokens)

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of an evaluation: tables by question, pictures, and traces coloured by token reward.
+"""One self-contained HTML page of an evaluation: tables by question, figures, and traces coloured by token reward.
 
-Text that a model wrote is hostile until shown otherwise. It reaches the page only as JSON inside a data block,
-in which no `<` is left that could close the block, and the page puts it on screen only as text nodes.
+Text that a model wrote is not trusted. It is in the page only as JSON inside a data block, in which every `<` is
+escaped so that nothing can close the block, and the page shows it only as text nodes.
 """
 
 import base64
@@ -17,6 +17,7 @@ import numpy as np
 
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.eval.reports.tables import DIFFERENCES, QUESTIONS, Table, layout, with_aliases
+from reasoning_irl.eval.scoring.methods import difference
 from reasoning_irl.metrics.summary import Metrics
 from reasoning_irl.metrics.traces import step_scores
 from reasoning_irl.text.token_spans import cut, spans_of, step_ids, steps_in
@@ -29,17 +30,17 @@ ENDS = ("low", "high", "verdict", "note")
 
 
 def _finite(value: Any) -> Any:
-    """A float as JSON can hold it, to five significant digits; None for NaN and infinities; anything else as it is."""
+    """A float rounded to five significant digits, None for NaN and infinities; other values unchanged."""
     if not isinstance(value, (float, np.floating)):
         return value
     return float(f"{float(value):.5g}") if math.isfinite(value) else None
 
 
 def colour_scale(rewards: Sequence[float | None]) -> dict[str, float]:
-    """Ends and middle of the colour scale: the median, and as far to each side as 98 % of rewards reach.
+    """Ends and middle of the colour scale: the median, plus and minus the 98 % quantile of the distance from it.
 
-    Symmetric, so that equal strength of colour means equal distance from the median; and a few extreme tokens
-    do not wash out the rest.
+    Symmetric, so that equally strong colours are equally far from the median; a quantile, so that a few extreme tokens
+    do not make the rest pale.
     """
     finite = np.array([reward for reward in rewards if reward is not None], dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -52,9 +53,9 @@ def colour_scale(rewards: Sequence[float | None]) -> dict[str, float]:
 
 
 def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict[str, Any]:
-    """What the page shows of a trace: its text in pieces (tokens where known), and where its steps are among them.
+    """The page's data of a trace: its text in pieces (tokens if known), and the range of pieces of each step.
 
-    `how` the tokens' rewards become a step's score, for natural and planted errors; `digits` behind the point.
+    `how`: the step score for natural and for planted errors; `digits`: decimals of a reward.
     """
     text, pieces, rewards = trace["completion"], trace.get("tokens"), trace.get("token_rewards")
     if pieces and rewards:
@@ -73,7 +74,7 @@ def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict
         found = step_scores(rewards, ids, how[PLANTED if trace.get("planted") else NATURAL], len(spans))
         scores = [_finite(score) for score in found]
         guess = int(np.argmin(found)) + 1 if np.isfinite(found).any() else None
-    # A label counts steps as the file names them; it says nothing of steps that are cut in another way.
+    # A label counts the steps as the file cuts them, so it cannot be shown on steps cut in another way.
     is_marked = bool(places.get(label)) and (not named or len(named) == len(spans))
     prompt = trace.get("prompt") or [{"content": ""}]
     view = {
@@ -83,7 +84,7 @@ def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict
         "logprob": _finite(trace.get("logprob")),
         "pieces": pieces,
         "rewards": rewards and [_rounded(reward, digits) for reward in rewards],
-        # [first token, one behind the last, score]; of a step that no token shows, an empty range
+        # [first token, last token + 1, score]; an empty range for a step without tokens
         "steps": [
             [at[0], at[-1] + 1, score] if at else [0, 0, None]
             for at, score in zip(places.values(), scores, strict=True)
@@ -96,12 +97,12 @@ def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict
 
 
 def _rounded(reward: float | None, digits: int) -> float | None:
-    # Plus zero, for there is no use in -0.0.
+    # Adding zero turns -0.0 into 0.0.
     return None if reward is None or not math.isfinite(reward) else round(float(reward), digits) + 0.0
 
 
 def _table(table: Table, metrics: Metrics) -> dict[str, Any]:
-    """A table's cells by row; a cell has, beside its own value, that of the reward less its method where compared."""
+    """The cells of a table by row, each with its value and, if compared, the reward's value minus it."""
 
     def cell(name: str) -> dict[str, Any] | None:
         found = {end: _finite(metrics.get(f"{name}/{end}")) for end in ENDS}
@@ -114,14 +115,14 @@ def _table(table: Table, metrics: Metrics) -> dict[str, Any]:
     rows = []
     for prefix, method in table.methods.items():
         cells = [cell(f"{prefix}/{metric}") for metric in table.columns.values()]
-        differences = [cell(f"reward_minus_{prefix}/{metric}") for metric in table.columns.values()]
+        differences = [cell(difference(prefix, metric)) for metric in table.columns.values()]
         if any(cells) or any(differences):
             rows.append({"method": method, "cells": cells, "differences": differences})
     return {"title": table.title, "columns": list(table.columns), "intervals": table.intervals, "rows": rows}
 
 
 def _questions(metrics: Metrics) -> list[dict[str, Any]]:
-    """The tables by the question they answer. Differences stand in the cells of the baselines, not by themselves."""
+    """The tables by question. Differences are shown in the cells of the baselines, not as a table of their own."""
     tables, shown = layout(metrics), with_aliases(metrics)
     grouped = {
         question: [_table(table, shown) for table in tables if table.question == question]
@@ -139,14 +140,14 @@ def write_report(
     images: Sequence[tuple[str, Path]],
     n_available: int | None = None,
 ) -> None:
-    """Write the page to `path`; it needs no other file and no network.
+    """Writes the page to `path`; it needs no other file and no network.
 
-    `metrics`: as in metrics.json. `traces`: as in traces.jsonl; only `completion` must be there, and tokens are
-    coloured where `tokens` and `token_rewards` both are; a trace with the key `planted`, the kind of edit, is shown as
-    such. `images`: caption and PNG file. `n_available`: of how many sampled traces those here are a sample.
+    `metrics`: as in metrics.json. `traces`: as in traces.jsonl; only `completion` is required, tokens are coloured if
+    both `tokens` and `token_rewards` are there, and the key `planted` (the kind of edit) marks a planted error.
+    `images`: caption and PNG file. `n_available`: the number of sampled traces from which these were chosen.
     """
     scale = colour_scale([reward for trace in traces for reward in trace.get("token_rewards") or []])
-    digits = max(0, 2 - math.floor(math.log10(scale["high"] - scale["middle"])))  # three digits or more of the scale
+    digits = max(0, 2 - math.floor(math.log10(scale["high"] - scale["middle"])))  # at least three digits of the scale
     how = {source: str(metrics.get(f"choice/reward/step_score/{source}", "mean")) for source in (NATURAL, PLANTED)}
     data = {
         "title": title,
@@ -160,18 +161,18 @@ def write_report(
         "scale": {end: _finite(value) for end, value in scale.items()},
         "traces": [_view(trace, how, digits) for trace in traces],
     }
-    # The one character that HTML reads as markup inside a data block is written as a JSON escape.
+    # `<` is the only character that HTML reads as markup inside a data block.
     block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.replace(DATA_MARK, block, 1), encoding="utf-8")
 
 
-PLANTED_SHOWN = 100  # in the report
+PLANTED_SHOWN = 100  # planted errors in the report
 
 
 def write_run_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, Any]], n_available: int) -> None:
-    """report.html with the pictures that are there, test traces, of `n_available`, and the planted errors there are."""
+    """Writes report.html with these test traces (chosen from `n_available`), the run's figures and planted errors."""
     images = [(path.stem.replace("_", " "), path) for path in sorted((output_dir / FIGURES).glob("*.png"))]
     file = output_dir / PLANTED_FILE
     planted = [row for _, row in read_jsonl(file)][:PLANTED_SHOWN] if file.is_file() else []
@@ -181,7 +182,7 @@ def write_run_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, An
 
 
 def balanced(rows: Sequence[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
-    """At most n rows in random order, half of them right and half wrong as far as there are enough of both."""
+    """At most n rows in random order, half of them right and half wrong if there are enough of both."""
     shuffled = random.Random(f"report {seed}").sample(list(rows), len(rows))
     right = [row for row in shuffled if row["correct"]]
     wrong = [row for row in shuffled if not row["correct"]]

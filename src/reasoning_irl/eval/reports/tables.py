@@ -1,33 +1,31 @@
-"""The metrics of an evaluation as a few tables with 95 % intervals: which there are, and how they look as text."""
+"""The tables of an evaluation, with 95 % intervals: which metrics they show, and how they look as text."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from reasoning_irl.eval.scoring.methods import BASELINES, CHOOSING, LOCATING, OTHER, REWARD, SCORED, difference
 from reasoning_irl.metrics.summary import Metrics
 
-SCORED = ("reward", "other", "frozen", "logprob", "entropy", "length", "random", "oracle")
-LOCATED = ("reward", "other", "frozen", "logprob", "entropy", "chance", "first_step", "last_step")
-COMPARED = ("other", "random", "majority", "length", "logprob", "entropy", "frozen", *LOCATED[-3:])
 SOURCES = ("planted", "natural")
 SAMPLED = ("pass@", "majority@", "format_ok", "completion_length", "truncated")
 POLICY_ROW = "policy"
-# The questions that tables answer, in the report's order.
-QUESTIONS = RIGHT, CHOOSING, WHERE, DIFFERENCES, POLICY = (
+# The questions that the tables answer, in the order of the report.
+QUESTIONS = WHICH_ARE_RIGHT, WHICH_TO_CHOOSE, WHERE, DIFFERENCES, POLICY = (
     "Which samples are right?",
     "Choosing among samples of a problem",
     "Where is the first error?",
     "Is the reward better than the baselines?",
     "Policy",
 )
-TOLD = {"AUROC": "auroc", "within problem": "auroc_within_prompt", "AUPRC": "auprc"}
-TRUSTED = {
+DISCRIMINATION = {"AUROC": "auroc", "within problem": "auroc_within_prompt", "AUPRC": "auprc"}
+CALIBRATION = {
     "ECE": "ece",
     "Brier": "brier",
     "r with length": "length_correlation",
     "r with right": "correlation",
-    "given length, format": "partial_correlation",
+    "the same, given length and format": "partial_correlation",
 }
-LOCATING = {
+ERROR_METRICS = {
     "hit@1": "first_error_hit@1",
     "hit@3": "first_error_hit@3",
     "MAP": "first_error_map",
@@ -38,17 +36,17 @@ LOCATING = {
 
 @dataclass(frozen=True)
 class Table:
-    """Which metrics stand in a table: cell (method, heading) is the metric `{prefix}/{metric}`."""
+    """The metrics of a table: the cell of a method and a heading is the metric `{prefix}/{metric}`."""
 
-    question: str  # that the table answers
+    question: str  # one of QUESTIONS
     title: str
     columns: Mapping[str, str]  # heading: metric
-    methods: Mapping[str, str]  # prefix of the metric's name: name to show
+    methods: Mapping[str, str]  # prefix of the metrics: name to show
     intervals: bool = True
 
 
 def table(metrics: Metrics) -> str:
-    """A section for each table, a line for each method; what is undefined is a dash, with the reasons at the end."""
+    """One section per table, one line per method; undefined metrics are dashes, with the reasons at the end."""
     supervision = metrics.get("supervision", "not declared")
     head = f"{metrics['n_test_problems']} test problems, supervision: {supervision}; 95 % intervals over problems"
     shown = with_aliases(metrics)
@@ -57,7 +55,7 @@ def table(metrics: Metrics) -> str:
 
 
 def with_aliases(metrics: Metrics) -> Metrics:
-    """The metrics, and those of the policy, which have no method before their name, under the names of the tables."""
+    """The metrics, plus the policy's own metrics, which have no prefix, under the prefixes that the tables use."""
     names = {f"{POLICY_ROW}/{name}": name for name in _of_policy(metrics, "")}
     if n := metrics.get("n_rerank"):
         names |= {f"{method}/rerank@1|{n}": f"{method}@{n}" for method in ("majority", "oracle")}
@@ -66,53 +64,52 @@ def with_aliases(metrics: Metrics) -> Metrics:
 
 
 def layout(metrics: Metrics) -> list[Table]:
-    """The tables that these metrics are shown in, here and in the report, in order."""
+    """The tables of these metrics in order, for the terminal and the report."""
     return ([*_scored_tables(metrics)] if "n_rerank" in metrics else []) + _policy_tables(metrics)
 
 
 def _scored_tables(metrics: Metrics) -> Iterator[Table]:
     n = metrics["n_rerank"]
-    scored, located = {method: method for method in SCORED}, {method: method for method in LOCATED}
-    chosen = {method: method for method in (*SCORED[:-1], "majority", "oracle")}
+    scored, chosen, located = ({name: name for name in names} for names in (SCORED, CHOOSING, LOCATING))
     choosing = {f"best of {n}": f"rerank@1|{n}", f"weighted vote of {n}": f"weighted_majority@{n}"}
-    yield Table(CHOOSING, f"Right answers, one of {n} samples chosen", choosing, chosen)
-    yield Table(RIGHT, "Telling right traces from wrong ones", TOLD, scored)
-    yield Table(RIGHT, "Calibration (lower is better), and correlations", TRUSTED, scored)
+    yield Table(WHICH_TO_CHOOSE, f"Share of problems answered right, choosing one of {n} samples", choosing, chosen)
+    yield Table(WHICH_ARE_RIGHT, "Telling right traces from wrong ones (higher is better)", DISCRIMINATION, scored)
+    yield Table(WHICH_ARE_RIGHT, "Calibration (lower is better), and correlations", CALIBRATION, scored)
     for source in SOURCES:
-        columns = {title: f"{metric}/{source}" for title, metric in LOCATING.items()}
+        columns = {title: f"{metric}/{source}" for title, metric in ERROR_METRICS.items()}
         yield Table(WHERE, f"First wrong step, {metrics[f'n_{source}']} {source} errors", columns, located)
         groups = [key.partition("/")[2] for key in metrics if key.startswith(f"n_{source}/")]
         by_group = {
             f"{group} ({metrics[f'n_{source}/{group}']})": f"first_error_hit@1/{source}/{group}" for group in groups
         }
-        yield Table(WHERE, f"hit@1 of {source} errors by kind and place", by_group, located, intervals=False)
-    compared = {**choosing, **{title: TOLD[title] for title in ("AUROC", "within problem")}, "Brier": "brier"}
+        yield Table(WHERE, f"hit@1 of {source} errors, by kind and position", by_group, located, intervals=False)
+    compared = {**choosing, **{title: DISCRIMINATION[title] for title in ("AUROC", "within problem")}, "Brier": "brier"}
     compared |= {f"hit@1 {source}": f"first_error_hit@1/{source}" for source in SOURCES}
-    minus = {f"reward_minus_{other}": other for other in COMPARED}
-    yield Table(DIFFERENCES, "The reward less each baseline (each difference by itself)", compared, minus)
+    minus = {f"{REWARD}_minus_{other}": other for other in BASELINES}
+    yield Table(DIFFERENCES, "The reward minus each baseline (not corrected for multiple comparisons)", compared, minus)
 
 
 def _policy_tables(metrics: Metrics) -> list[Table]:
-    """What the policies sampled; policies that stand side by side under names of their own, else the run's."""
+    """The samples of the policies: several if their metrics have prefixes, otherwise the run's own policy."""
     named = {key.partition("/")[0] for key in metrics if "/pass@" in key}
     policies = [name for name in dict.fromkeys(key.partition("/")[0] for key in metrics) if name in named]
     own = {metric: metric for metric in _of_policy(metrics, f"{policies[0]}/" if policies else "")}
     methods = {name: name for name in policies or [POLICY_ROW]}
     is_sampled = any(name.startswith("pass@") for name in own)
-    return [Table(POLICY, "What was sampled", own, methods)] if is_sampled else []
+    return [Table(POLICY, "Samples of the policy", own, methods)] if is_sampled else []
 
 
 def _of_policy(metrics: Metrics, prefix: str) -> list[str]:
-    """The names of a policy's own metrics."""
+    """The names of a policy's metrics, without the prefix."""
     names = [key.removeprefix(prefix) for key in metrics if key.startswith(prefix)]
     return [name for name in names if "/" not in name and name.startswith(SAMPLED) and f"{prefix}{name}/low" in metrics]
 
 
 def undefined(metrics: Metrics) -> str:
-    """Each reason why metrics have no value, and whose; the empty text where all have one."""
+    """Each reason for undefined metrics, with their names; empty if there are none."""
     names: dict[str, list[str]] = {}
     for name in metrics:
-        if f"{name}/note" in metrics and not name.startswith("reward_minus_"):
+        if f"{name}/note" in metrics and not name.startswith(f"{REWARD}_minus_"):
             names.setdefault(str(metrics[f"{name}/note"]), []).append(name)
     lines = []
     for reason, of_reason in names.items():
@@ -122,17 +119,17 @@ def undefined(metrics: Metrics) -> str:
 
 
 def verdicts(metrics: Metrics) -> str:
-    """The reward model against the other one: both, and how far the difference may be chance, a line a main metric."""
+    """The reward model against the other one: one line per main metric, with the difference and its interval."""
     supervision = metrics["other/supervision"]
     lines = [f"This reward model against that of {metrics['other/file']} (supervision: {supervision})"]
     for name in (f"rerank@1|{metrics['n_rerank']}", "auroc_within_prompt", "auroc", "first_error_hit@1/natural"):
-        minus = f"reward_minus_other/{name}"
-        difference, low, high, verdict = (metrics.get(f"{minus}{end}") for end in ("", "/low", "/high", "/verdict"))
-        if difference is None:
-            notes = (metrics.get(f"{prefix}/{name}/note") for prefix in ("reward", "other"))
+        minus = difference(OTHER, name)
+        value, low, high, verdict = (metrics.get(f"{minus}{end}") for end in ("", "/low", "/high", "/verdict"))
+        if value is None:
+            notes = (metrics.get(f"{prefix}/{name}/note") for prefix in (REWARD, OTHER))
             lines.append(f"  {name}: {next(filter(None, notes), 'undefined')}")
         else:
-            size = f"{difference:+.3f}" if verdict == "cannot tell" else f"by {abs(difference):.3f}"
+            size = f"{value:+.3f}" if verdict == "cannot tell" else f"by {abs(value):.3f}"
             interval = "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
             values = f"{metrics[f'reward/{name}']:.3f} against {metrics[f'other/{name}']:.3f}"
             lines.append(f"  {name}: {values}, {verdict} {size}{interval}")
@@ -140,7 +137,7 @@ def verdicts(metrics: Metrics) -> str:
 
 
 def section(shown: Table, metrics: Metrics) -> str:
-    """The methods that have any of the columns; the empty text where none has."""
+    """The methods that have any of the columns; empty if none has."""
     columns = {
         heading: metric
         for heading, metric in shown.columns.items()
@@ -159,7 +156,7 @@ def section(shown: Table, metrics: Metrics) -> str:
 
 
 def cell(metrics: Metrics, name: str, *, intervals: bool = True) -> str:
-    """ "0.846 [0.810, 0.879]", or "+0.071 better" for a difference, or a dash."""
+    """A cell such as `0.846 [0.810, 0.879]`, `+0.071 better` for a difference, or `-`."""
     value, low, high = (metrics.get(f"{name}{end}") for end in ("", "/low", "/high"))
     if value is None:
         return "-"

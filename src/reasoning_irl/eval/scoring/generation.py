@@ -1,4 +1,4 @@
-"""Sampling a policy on problems, and the log-probability it gives to any trace."""
+"""Samples completions from a policy, and computes token scores of sequences in batches."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -27,16 +27,16 @@ def sample(
     sampling: SamplingConfig,
     progress: Progress,
 ) -> list[list[TokenSequence]]:
-    """`n_samples` completions a record, in the records' order; batches hold prompts of similar length.
+    """Samples `n_samples` completions per record, in the order of the records; batches group prompts by length.
 
-    A completion ends with its end token, or without one where it ran out of room.
+    A completion includes its end token, unless it was truncated at the maximum length.
     """
     model.eval()
     prompts = [encode_prompt(tokenizer, record.prompt) for record in records]
     order = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(sampling.n_samples)]
     samples: list[list[TokenSequence]] = [[] for _ in records]
     ends = end_ids(model, tokenizer)
-    generate: Any = model.generate  # its declared type is that of a tensor: the base class does not have it
+    generate: Any = model.generate  # typed as a tensor, because the base class does not define it
     for rows in progress(batches(len(order), sampling.batch_size)):
         chosen = order[rows]
         batch = collate([TokenSequence(prompts[i], ()) for i in chosen], tokenizer.pad_token_id, model.device)
@@ -58,7 +58,7 @@ def sample(
 
 @torch.no_grad()
 def token_logprobs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """(B, T) log-probability of each completion token, 0 on padding; the batch is on the model's device."""
+    """(B, T) log-probability of each completion token, 0 on padding. The batch must be on the model's device."""
     return token_logps(model, batch)[0] * batch.completion_mask
 
 
@@ -70,7 +70,7 @@ def score_by_length(
     progress: Progress,
     device: torch.device | str = "cpu",
 ) -> list[NDArray[np.float32]]:
-    """One value a completion token (T,), in the sequences' order; batches hold sequences of similar length.
+    """One value per completion token (T,), in the order of the sequences; batches group sequences by length.
 
     `score` maps a batch on `device` to (B, T).
     """
@@ -81,12 +81,12 @@ def score_by_length(
             chosen = [sequences[i] for i in order[rows]]
             values = score(collate(chosen, pad_id, device)).float().cpu().numpy()
             for i, sequence, row in zip(order[rows], chosen, values, strict=True):
-                scored[i] = row[: len(sequence.completion_ids)].copy()  # without the padding of its batch
+                scored[i] = row[: len(sequence.completion_ids)].copy()  # a copy, so that the padded batch is freed
     return scored
 
 
 def on_best_device(module: Module) -> Module:
-    """The module on the GPU where there is one."""
+    """Moves the module to the GPU if there is one, and returns it."""
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     return module
 
@@ -96,7 +96,7 @@ def batches(total: int, size: int) -> list[slice]:
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends a completion: the tokenizer's, and those the model declares (an end of turn, say)."""
+    """All ids that end a completion: the tokenizer's, and those that the model declares (such as an end of turn)."""
     declared = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id} | set(declared if isinstance(declared, list) else [declared])
     return sorted(i for i in ids if i is not None)
@@ -110,5 +110,5 @@ def _until_end(ids: list[int], ends: list[int]) -> tuple[int, ...]:
 
 
 def progress_bar(what: str) -> Progress:
-    """A bar on a terminal, nothing in a log file."""
+    """A progress bar on a terminal; nothing if the output is a log file."""
     return lambda slices: tqdm(slices, desc=what, unit="batch", disable=None)

@@ -1,17 +1,18 @@
 """Reward models of any kind as scorers: a value for every token of a trace, in the tokens of the model's own tokenizer.
 
-airl      ours: the logit at the next token that the model is read at
-token     *ForTokenClassification: the logit of one label; of two, the log-odds of the positive one
-sequence  *ForSequenceClassification, one score (of two labels, log-odds) of a text. The tokens of a step get the score
-          of the trace up to that step's end, ended as the trace is; the last step, and all behind it, that of the whole
-prm       a process reward model, read at a separator that is put behind each step: the probability that the step is
-          right, at all its tokens. A token-classification head, a Qwen2ForProcessRewardModel (Zhang et al. 2025, arXiv
-          2501.07301), or a causal language model that sets a positive token against a negative one (Wang et al. 2024,
+airl      a reward model trained here: the logit at the next token at which the model is read
+token     *ForTokenClassification: the logit of a single label, or the log-odds of the positive one of two labels
+sequence  *ForSequenceClassification: one score per text (log-odds for two labels). The tokens of a step get the score
+          of the trace up to the end of that step, ended like the trace; the last step, and all tokens after it, get
+          the score of the whole trace
+prm       a process reward model, read at a separator inserted after each step: the probability that the step is right,
+          at all its tokens. A token-classification head, a Qwen2ForProcessRewardModel (Zhang et al. 2025, arXiv
+          2501.07301), or a causal language model that compares a positive token with a negative one (Wang et al. 2024,
           arXiv 2312.08935)
 logprob   *ForCausalLM: log p(y_t | x, y_<t)
 
-What a folder or hub repository holds is read from its configuration, before any weights are loaded. Code that a
-repository brings along is never run.
+The kind of a folder or hub repository is read from its configuration before any weights are loaded. Code that comes
+with a repository is never run.
 """
 
 from bisect import bisect_left
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import torch
 from peft import PeftConfig
@@ -47,7 +48,7 @@ from reasoning_irl.text.token_spans import spans_of
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
 
-# What stands before a completion where the tokenizer has no chat template.
+# The prompt, for a tokenizer without a chat template.
 PLAIN_TEMPLATE = "{{ bos_token or cls_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 ARCHITECTURES = {
     "ForTokenClassification": RewardKind.token,
@@ -62,7 +63,7 @@ NEGATIVE = ("negative", "neg", "incorrect", "wrong", "bad", "false", "no", "-", 
 
 @dataclass(frozen=True)
 class Stepped:
-    """A trace as a scorer reads it: the texts (T,) of its completion's tokens, and the step (T,) of each, from 1."""
+    """A trace as a scorer reads it: the texts (T,) of its completion's tokens and the step (T,) of each, from 1."""
 
     sequence: TokenSequence
     pieces: Sequence[str]
@@ -70,27 +71,27 @@ class Stepped:
 
 
 class Scorer(Protocol):
-    """Gives each token (T,) of each trace a value, the higher the better."""
+    """Returns a value for each token (T,) of each trace; higher is better."""
 
     def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues: ...
 
 
 @dataclass(frozen=True)
-class ScorerSource:
-    """Where a reward model is and how it is read, known before its weights are loaded."""
+class ScorerSpec:
+    """Where a reward model is and how to read it, known before its weights are loaded."""
 
     name: str  # the model's own folder, or its hub name
     kind: RewardKind  # never auto
-    architecture: RewardKind  # the kind that its configuration names
+    architecture: RewardKind  # the kind according to its configuration
     settings: ScorerConfig
-    window: int | None  # tokens that it can read, where its configuration says so
-    positive: int = 0  # which of two labels stands for right
-    system_prompt: str = ""  # what stood before the questions that it learnt on
+    window: int | None  # the most tokens that it can read, if its configuration says so
+    positive: int = 0  # which of two labels means right
+    system_prompt: str = ""  # of the questions that it was trained on
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer. Raises UserError where traces cannot be written in it.
+        """The model's tokenizer. Raises UserError if it cannot encode traces.
 
-        Without a chat template of its own it writes a prompt as the question and a line break.
+        Without a chat template of its own, a prompt is the question and a line break.
         """
         name = str(tokenizer_folder(Path(self.name)) or self.name)
         try:
@@ -98,7 +99,9 @@ class ScorerSource:
         except (OSError, ValueError) as error:
             raise UserError(no_model(name, error)) from error
         if not tokenizer.is_fast:
-            raise UserError(f"the tokenizer of {name} gives no offsets: it must be a fast one (tokenizer.json)")
+            raise UserError(
+                f"the tokenizer of {name} has no character offsets: give a model with a fast tokenizer (tokenizer.json)"
+            )
         tokenizer.eos_token = tokenizer.eos_token or tokenizer.sep_token
         if tokenizer.eos_token is None:
             raise UserError(f"the tokenizer of {name} has no end token: set eos_token in its tokenizer_config.json")
@@ -107,38 +110,49 @@ class ScorerSource:
         return tokenizer
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> Scorer:
-        """The model, for traces in the tokens of `tokenizer`. Raises UserError where weights are missing."""
+        """The model, for traces in the tokens of `tokenizer`. Raises UserError if weights are missing."""
         in_4bit, pad_id = self.settings.load_in_4bit, tokenizer.pad_token_id
-        if self.kind == RewardKind.airl:
-            ours = on_best_device(load_reward_model(Path(self.name), tokenizer, in_4bit))
-            return TokenScorer(ours.rewards, pad_id, ours.device)
-        if self.kind == RewardKind.logprob:
-            policy = on_best_device(load_policy(self.name, in_4bit, frozen=True).eval())
-            return TokenScorer(lambda batch: token_logprobs(policy, batch), pad_id, policy.device)
-        if self.kind == RewardKind.sequence:
-            return SequenceScorer(self._model(AutoModelForSequenceClassification), self.positive, tokenizer)
-        if self.kind == RewardKind.prm:
-            return self._load_prm(tokenizer)
-        model = self._model(AutoModelForTokenClassification)
-        return TokenScorer(lambda batch: to_value(token_logits(model, batch), self.positive), pad_id, model.device)
+        match self.kind:
+            case RewardKind.airl:
+                ours = on_best_device(load_reward_model(Path(self.name), tokenizer, in_4bit))
+                return TokenScorer(ours.rewards, pad_id, ours.device)
+            case RewardKind.token:
+                model = self._model(AutoModelForTokenClassification)
+                return TokenScorer(
+                    lambda batch: to_value(token_logits(model, batch), self.positive), pad_id, model.device
+                )
+            case RewardKind.sequence:
+                return SequenceScorer(self._model(AutoModelForSequenceClassification), self.positive, tokenizer)
+            case RewardKind.prm:
+                return self._load_prm(tokenizer)
+            case RewardKind.logprob:
+                policy = on_best_device(load_policy(self.name, in_4bit, frozen=True).eval())
+                return TokenScorer(lambda batch: token_logprobs(policy, batch), pad_id, policy.device)
+            case RewardKind.auto:
+                raise ValueError("the kind of a ScorerSpec is never `auto`: find_scorer settles it")
+            case _:
+                assert_never(self.kind)
 
     def _load_prm(self, tokenizer: PreTrainedTokenizerBase) -> Scorer:
         settings, positive = self.settings, self.positive
         separator = settings.step_separator or ""
         known_ids(tokenizer, "step_separator", separator)
-        if self.architecture == RewardKind.logprob:
-            answers = {"positive_token": settings.positive_token, "negative_token": settings.negative_token}
-            rows = [known_ids(tokenizer, key, text or "", n_most=1)[0] for key, text in answers.items()]
-            model = self._model(AutoModelForCausalLM)
-            keep_rows(model, rows)
-        elif self.architecture == RewardKind.prm:
-            model = self._model(Qwen2ForProcessRewardModel)
-        else:
-            model = self._model(AutoModelForTokenClassification)
+        match self.architecture:
+            case RewardKind.token:
+                model = self._model(AutoModelForTokenClassification)
+            case RewardKind.prm:
+                model = self._model(Qwen2ForProcessRewardModel)
+            case RewardKind.logprob:  # a language model that answers in a word
+                answers = {"positive_token": settings.positive_token, "negative_token": settings.negative_token}
+                rows = [known_ids(tokenizer, key, text or "", n_most=1)[0] for key, text in answers.items()]
+                model = self._model(AutoModelForCausalLM)
+                keep_rows(model, rows)
+            case _:
+                raise ValueError(f"a model of kind {self.architecture} is not read after each step")
         return ProcessScorer(model, positive, tokenizer, separator, self.window)
 
     def _model(self, auto: Any) -> PreTrainedModel:
-        """The model, all its weights from its files: a head that is not there would be a random one."""
+        """The model with all weights from its files; a missing head would be initialised at random."""
         arguments = weights(self.settings.load_in_4bit, frozen=True)
         try:
             model, info = auto.from_pretrained(
@@ -148,7 +162,7 @@ class ScorerSource:
             raise UserError(no_model(self.name, error)) from error
         if info["missing_keys"]:
             raise UserError(
-                f"{self.name} has no {min(info['missing_keys'])}, and a random one would give random scores: "
+                f"{self.name} has no weights for {min(info['missing_keys'])}; random ones would give random scores: "
                 "give the folder of a trained reward model"
             )
         model.config.use_cache = False
@@ -157,7 +171,7 @@ class ScorerSource:
 
 @dataclass(frozen=True)
 class TokenScorer:
-    """A model that has a value for each token (B, T) of a batch."""
+    """A model with a value for each token (B, T) of a batch."""
 
     rewards: Callable[[TokenBatch], Tensor]
     pad_id: int
@@ -170,7 +184,7 @@ class TokenScorer:
 
 @dataclass(frozen=True)
 class SequenceScorer:
-    """A model that has one score of a text: read where each step ends, and at the end of the trace."""
+    """A model with one score per text, read at the end of each step and of the trace."""
 
     model: PreTrainedModel
     positive: int
@@ -187,15 +201,15 @@ class SequenceScorer:
         ]
 
     def _up_to(self, trace: Stepped, end: int) -> TokenSequence:
-        """The trace up to its token `end`, and then ended where the trace is: the model never met an open text."""
+        """The trace up to its token `end`, plus an end token if the trace has one: the model never saw an open text."""
         ids, end_id = trace.sequence.completion_ids, self.tokenizer.eos_token_id
         is_open = ids[-1] == end_id and end < len(ids) - 1
         return TokenSequence(trace.sequence.prompt_ids, (*ids[: end + 1], *([end_id] if is_open else [])))
 
     def _pad_id(self, prefixes: Sequence[TokenSequence]) -> int:
-        """What rows are padded with, so that a batch gives what transformers gives for one text.
+        """The padding with which a batch gets the same scores as single texts do.
 
-        There a score is read at the last token that is not the configuration's padding; without any, at the last one.
+        transformers reads a score at the last token that is not the configuration's padding token.
         """
         text_config = self.model.config.get_text_config()
         if text_config.pad_token_id is None:
@@ -205,14 +219,14 @@ class SequenceScorer:
         return pad_id
 
     def _scores(self, batch: TokenBatch) -> Tensor:
-        """(B, 1) the scores of whole sequences."""
+        """(B, 1) scores of whole sequences."""
         logits = self.model(**joined(batch)[0]).logits.float()  # (B, labels)
         return to_value(logits, self.positive)[:, None]
 
 
 @dataclass(frozen=True)
 class ProcessScorer:
-    """A model that is read at a separator behind each step: the probability that the step is right."""
+    """A model read at a separator after each step: the probability that the step is right."""
 
     model: PreTrainedModel
     positive: int
@@ -236,11 +250,11 @@ class ProcessScorer:
         ]
 
     def _marked(self, trace: Stepped) -> tuple[TokenSequence, list[int]]:
-        """The trace up to its last step with a separator behind each, and the token at which each separator ends."""
+        """The trace up to its last step with a separator after each step, and the token that ends each separator."""
         spans, text = spans_of(trace.pieces), "".join(trace.pieces)
         written, start, marks = "", 0, []
         for end in step_ends(trace):
-            # Behind the step's text, not behind a line break that its last token may hold.
+            # Right after the step's text, not after a line break in its last token.
             until = max(start, len(text[: spans[end][1]].rstrip()))
             written += text[start:until] + self.separator
             marks.append(len(written))
@@ -249,15 +263,15 @@ class ProcessScorer:
         starts = [start for start, _ in offsets[:-1]]
         if self.window is not None and len(trace.sequence.prompt_ids) + len(starts) > self.window:
             raise DataError(
-                f"with model.step_separator behind each step, the trace that begins {text[:40]!r} has more tokens than "
+                f"with model.step_separator after each step, the trace that begins {text[:40]!r} has more tokens than "
                 f"the reward model's window of {self.window}: leave it out"
             )
-        # The last token that begins before the mark: those that spell one character together all have its span.
+        # The last token that begins before the mark. Tokens that spell one character together share its span.
         return TokenSequence(trace.sequence.prompt_ids, ids[:-1]), [bisect_left(starts, mark) - 1 for mark in marks]
 
 
 class Qwen2ForProcessRewardModel(Qwen2ForTokenClassification):
-    """The head of Qwen's process reward models, whose own code lies outside transformers."""
+    """The head of Qwen's process reward models, which transformers does not include."""
 
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__(config)
@@ -267,23 +281,23 @@ class Qwen2ForProcessRewardModel(Qwen2ForTokenClassification):
 
 
 def load_scorer(name: str, settings: ScorerConfig) -> tuple[Scorer, PreTrainedTokenizerBase]:
-    """The scorer of a folder, a run or a hub name, and the tokenizer in whose tokens it reads traces."""
+    """The scorer of a folder, a run or a hub name, and the tokenizer of the traces that it reads."""
     source = find_scorer(name, settings)
     tokenizer = source.load_tokenizer()
     return source.load(tokenizer), tokenizer
 
 
-def find_scorer(name: str, settings: ScorerConfig) -> ScorerSource:
-    """What a folder, a run or a hub name holds. Raises UserError where the settings ask for something else."""
+def find_scorer(name: str, settings: ScorerConfig) -> ScorerSpec:
+    """The reward model of a folder, a run or a hub name. Raises UserError if the settings ask for another kind."""
     asked, folder = settings.reward_kind, Path(name)
     ours = folder if folder.name == REWARD_MODEL else find_reward_model(folder)
     is_ours = (ours / SPEC_FILE).is_file()
     if asked == RewardKind.airl or (asked == RewardKind.auto and (is_ours or folder.name == REWARD_MODEL)):
         spec = load_spec(ours)
         if settings.step_separator is not None:
-            raise ConfigError(f"model.step_separator is for a PRM, and {ours} is a reward model of ours: leave it out")
+            raise ConfigError(f"model.step_separator is for a PRM, and {ours} was trained here with AIRL: leave it out")
         window = _window(_config(str(ours)))
-        return ScorerSource(
+        return ScorerSpec(
             str(ours), RewardKind.airl, RewardKind.token, settings, window, system_prompt=spec.system_prompt
         )
     if is_ours and asked != RewardKind.logprob:
@@ -301,28 +315,30 @@ def find_scorer(name: str, settings: ScorerConfig) -> ScorerSource:
             raise UserError(f"{name} is a {named[0]}: give a model for token or sequence classification, or causal")
     kind = _kind(name, native, settings)
     positive = 0 if native == RewardKind.logprob else _positive_label(name, config)
-    return ScorerSource(name, kind, native, settings, _window(config), positive)
+    return ScorerSpec(name, kind, native, settings, _window(config), positive)
 
 
 def tokenizer_folder(reward: Path) -> Path | None:
-    """Where a reward model's tokenizer is: in its folder, or in that of the checkpoint around it."""
+    """The folder of a reward model's tokenizer: its own, or that of the checkpoint around it."""
     return next((folder for folder in (reward, reward.parent) if (folder / "tokenizer_config.json").is_file()), None)
 
 
 def known_ids(tokenizer: PreTrainedTokenizerBase, key: str, text: str, n_most: int | None = None) -> list[int]:
-    """The ids of a text that `model.KEY` gives. Raises ConfigError where the tokenizer does not know it."""
+    """The ids of the text of `model.KEY`. Raises ConfigError if the tokenizer does not know it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids or tokenizer.unk_token_id in ids:
         raise ConfigError(
-            f"model.{key}={text!r} is not in the reward model's vocabulary: give what it was trained with"
+            f"model.{key}={text!r} is not in the reward model's vocabulary: give the text that it was trained with"
         )
     if n_most is not None and len(ids) > n_most:
-        raise ConfigError(f"model.{key}={text!r} is {len(ids)} tokens of the reward model: give one that is a token")
+        raise ConfigError(
+            f"model.{key}={text!r} is {len(ids)} tokens of the reward model: give a text that is one token"
+        )
     return ids
 
 
 def keep_rows(model: PreTrainedModel, rows: Sequence[int]) -> None:
-    """Leaves a causal language model only the logits of some tokens, so that (B, T, V) is never made."""
+    """Reduces the output layer of a causal language model to some tokens, so that (B, T, V) is never computed."""
     whole: Any = model.get_output_embeddings()
     part = nn.Linear(whole.in_features, len(rows), bias=whole.bias is not None)
     part.weight = nn.Parameter(whole.weight[rows].detach())
@@ -332,34 +348,34 @@ def keep_rows(model: PreTrainedModel, rows: Sequence[int]) -> None:
 
 
 def joined(batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs (B, L) of a model, padded on the right, and where each completion token stands there (B, T)."""
+    """Model inputs (B, L), padded on the right, and the column of each completion token in them (B, T)."""
     ids, columns = batch.compact()
     lengths = batch.attention_mask.sum(1, keepdim=True)
-    mask = torch.arange(ids.size(1), device=ids.device) < lengths  # an encoder, unlike ours, would see the padding
+    mask = torch.arange(ids.size(1), device=ids.device) < lengths  # needed by encoders, which see the padding
     return {"input_ids": ids, "attention_mask": mask.long()}, columns
 
 
 def token_logits(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """(B, T, labels) at the completion's tokens."""
+    """Logits (B, T, labels) at the completion's tokens."""
     inputs, columns = joined(batch)
     logits: Tensor = model(**inputs).logits
     return logits.gather(1, columns[..., None].expand(-1, -1, logits.size(-1))).float()
 
 
 def to_value(logits: Tensor, positive: int) -> Tensor:
-    """(..., labels) -> (...): the only logit; of two, the log-odds of the positive label."""
+    """(..., labels) -> (...): the only logit, or the log-odds of the positive one of two labels."""
     return logits[..., 0] if logits.size(-1) == 1 else logits[..., positive] - logits[..., 1 - positive]
 
 
 def step_ends(trace: Stepped) -> list[int]:
-    """The last token of each step that tokens show; of a trace without steps, that of its text."""
+    """The last token of each step that has tokens; for a trace without steps, the last token of its text."""
     ends = {step: at for at, step in enumerate(trace.step_ids) if step}
     shown = (at for at in reversed(range(len(trace.pieces))) if trace.pieces[at].strip())
     return list(ends.values()) or [next(shown, len(trace.pieces) - 1)]
 
 
 def spread(values: Values, ends: Sequence[int], n_tokens: int) -> list[float]:
-    """(T,) each token takes the value that is read next, at `ends`; what follows the last of them takes the last."""
+    """(T,) each token gets the value read at the next of `ends`; tokens after the last one get its value."""
     return [values[min(bisect_left(ends, at), len(ends) - 1)] for at in range(n_tokens)]
 
 
@@ -378,15 +394,17 @@ def _window(config: PreTrainedConfig) -> int | None:
 
 
 def _plain(ours: Path) -> Path:
-    """The folder of a reward model of ours, if transformers alone reads it right."""
+    """The folder of a reward model trained here, if transformers alone reads it correctly."""
     spec = load_spec(ours)
     if spec.head != RewardHead.plain or spec.granularity != Granularity.dense or is_adapter(ours):
-        raise ConfigError(f"{ours} is a reward model of ours and not only a head: set model.reward_kind=airl, or auto")
+        raise ConfigError(
+            f"{ours} was trained here with AIRL and is more than a head: set model.reward_kind=airl, or auto"
+        )
     return ours
 
 
 def _kind(name: str, native: RewardKind, settings: ScorerConfig) -> RewardKind:
-    """How a model is read. Raises ConfigError where it cannot be read as asked."""
+    """The kind as which a model is read. Raises ConfigError if it cannot be read as the settings ask."""
     asked, separator = settings.reward_kind, settings.step_separator
     kind = asked
     if asked == RewardKind.auto:
@@ -395,7 +413,7 @@ def _kind(name: str, native: RewardKind, settings: ScorerConfig) -> RewardKind:
         raise ConfigError(f"{name} cannot be read as model.reward_kind={kind}: its kind is {native}")
     if kind == RewardKind.prm and not separator:
         raise ConfigError(
-            f"{name} is a PRM and is read behind each step: set 'model.step_separator=\"<extra_0>\"', say"
+            f"{name} is a PRM, read after each step: set its separator, such as 'model.step_separator=\"<extra_0>\"'"
         )
     has_answers = settings.positive_token is not None
     if kind == RewardKind.prm and has_answers != (native == RewardKind.logprob):
@@ -408,10 +426,12 @@ def _kind(name: str, native: RewardKind, settings: ScorerConfig) -> RewardKind:
 
 
 def _positive_label(name: str, config: PreTrainedConfig) -> int:
-    """Which label stands for right: of two by their names, else the second. Raises UserError for more than two."""
+    """The label that means right: of two, by their names, or else the second. Raises UserError for more than two."""
     labels = [str(label).strip().lower() for _, label in sorted((config.id2label or {}).items())]
     if len(labels) > 2:
-        raise UserError(f"{name} has {len(labels)} labels, and which is good is not known: give a model with 1 or 2")
+        raise UserError(
+            f"{name} has {len(labels)} labels, and it is not known which one means right: give a model with 1 or 2"
+        )
     said = [at for at, label in enumerate(labels) if label in POSITIVE]
     said = said or [1 - at for at, label in enumerate(labels) if label in NEGATIVE]
     return said[0] if len(labels) == 2 and len(said) == 1 else len(labels) - 1

@@ -1,9 +1,9 @@
-"""Rows of published sets of solutions with a labelled first wrong step, as rows of a traces file.
+"""Converts rows of published step-error benchmarks (solutions with a labelled first wrong step) to traces-file rows.
 
-Each function maps one row to the plain keys: question, completion (the steps joined), correct (of the final answer),
-steps, first_error_step (from 1, or None) and `sound`, whether the label says that no step is wrong. The two differ: a
-right answer may follow from a wrong step, and what is judged by steps goes by their label alone. Keys that say
-something else stay in the row. All raise DataError, without the place, for a row that is not of their shape.
+Each converter returns the plain keys: question, completion (the steps joined), correct (the final answer), steps,
+first_error_step (from 1, or None) and `sound` (whether the label says that no step is wrong). `correct` and `sound`
+differ: a right answer may follow a wrong step, and step metrics use the step label alone. Other keys stay in the row.
+Every converter raises DataError, without file and line, if the row does not have its format.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ Values = Mapping[str, Any]
 
 
 class Shape(StrEnum):
-    plain = "plain"  # ours: question, completion, correct
+    plain = "plain"  # this project's own: question, completion, correct
     processbench = "ProcessBench"
     prm800k = "PRM800K"
     mr_gsm8k = "MR-GSM8K"
 
 
 def shape_of(row: Values) -> Shape | None:
-    """Whose row it is, by its keys; None where they do not tell."""
+    """Detects the format of a row from its keys; None if they do not show it."""
     if "completion" in row:
         return Shape.plain
     if "model_output_steps" in row:
@@ -37,12 +37,15 @@ def shape_of(row: Values) -> Shape | None:
 
 
 def to_plain(row: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    """The row with the plain keys; one that has them already is returned as it is."""
+    """Converts a row to the plain keys. A row that already has them is returned unchanged."""
     return CONVERTERS[shape](row)
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Ours. Without a completion it is the steps; without `correct`, first_error_step says all that is known."""
+    """This project's format. A missing completion is the steps joined; if `correct` is missing, the label sets `sound`.
+
+    With `correct` present, a null label does not mean sound: nobody may have looked for errors.
+    """
     added: dict[str, Any] = {}
     if "completion" not in row and "steps" in row:
         added["completion"] = "\n".join(_texts(row, "steps"))
@@ -52,11 +55,11 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def processbench(row: Values) -> dict[str, Any]:
-    """Zheng et al. 2024 (arXiv:2412.06559): `label` is the first wrong step from 0, -1 for none."""
+    """Zheng et al. 2024 (arXiv:2412.06559): `label` is the first wrong step from 0, or -1 for none."""
     steps, label = _texts(row, "steps"), _value(row, "label")
     if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
-        raise DataError(f"'label' is {label!r}; it must be -1 or the place, from 0, of one of the {len(steps)} steps")
-    # An id is of a solution here, and those of one problem must not be dealt to both splits.
+        raise DataError(f"'label' is {label!r}; it must be -1 or the index, from 0, of one of the {len(steps)} steps")
+    # Here an id names a solution; used as a problem id, it could put one problem's solutions in both splits.
     return {
         **_others(row, "id", "problem", "label"),
         **({"source_id": row["id"]} if "id" in row else {}),
@@ -70,12 +73,12 @@ def processbench(row: Values) -> dict[str, Any]:
 
 
 def prm800k(row: Values) -> dict[str, Any]:
-    """Lightman et al. 2023 (arXiv:2305.20050): a rating of -1 is a wrong step.
+    """Lightman et al. 2023 (arXiv:2305.20050): a rating of -1 marks a wrong step.
 
-    A solution that was written before it was labelled (phase 2) is taken whole, though labelling stops at its first
-    wrong step. Else it is the path that the labeller took: at each step the chosen completion or their own, and where
-    there is neither, the first one rated -1, with which it ends. A solution that was given up on, or whose problem is
-    broken, counts as unlabelled.
+    A solution generated before labelling (phase 2) is used in full, although its labels stop at the first wrong step.
+    Otherwise the solution is the labeller's path: at each step the chosen completion, or the one the labeller wrote;
+    if there is neither, the path ends with the first completion rated -1. If the labeller gave up, or the problem is
+    broken, the solution counts as unlabelled.
     """
     question, label = _object(row, "question"), _object(row, "label")
     reason = _value(label, "finish_reason")
@@ -89,7 +92,7 @@ def prm800k(row: Values) -> dict[str, Any]:
     else:
         steps, correct = path, None
     if not steps:
-        raise DataError("'label.steps' holds no step that was chosen, written or rated -1")
+        raise DataError("'label.steps' has no step that was chosen, written by the labeller or rated -1")
     is_judged = reason in ("solution", "found_error")
     return {
         **_others(row, "question", "label"),
@@ -103,14 +106,14 @@ def prm800k(row: Values) -> dict[str, Any]:
 
 
 def _path(steps: Any) -> tuple[list[str], int | None]:
-    """The texts of the path through labelled steps, and which of them, from 1, is the first that is rated -1."""
+    """The step texts along the labeller's path, and the number, from 1, of the first one rated -1."""
     if not isinstance(steps, list):
         raise DataError("'label.steps' must be a list")
     texts: list[str] = []
     wrong: int | None = None
     for step in steps:
         if not isinstance(step, dict) or not isinstance(step.get("completions"), list | None):
-            raise DataError("'label.steps' must hold objects with 'completions'")
+            raise DataError("'label.steps' must be objects with a list of 'completions'")
         rated = [completion for completion in step.get("completions") or [] if isinstance(completion, dict)]
         chosen, own = step.get("chosen_completion"), step.get("human_completion")
         if chosen is not None:
@@ -132,7 +135,7 @@ def _path(steps: Any) -> tuple[list[str], int | None]:
 
 
 def mr_gsm8k(row: Values) -> dict[str, Any]:
-    """Zeng et al. 2023 (arXiv:2312.17080): the first wrong step from 1, or N/A for a right solution."""
+    """Zeng et al. 2023 (arXiv:2312.17080): the first wrong step from 1, or N/A if the solution is right."""
     steps = _texts(row, "model_output_steps")
     is_sound = _correctness(row, "model_output_solution_correctness")
     step = None if is_sound else _step_number(_value(row, "model_output_solution_first_error_step"))
@@ -153,7 +156,9 @@ def _step_number(value: Any) -> int:
     if isinstance(number, str) and number.isdecimal():
         return int(number)
     if isinstance(number, bool) or not isinstance(number, int):
-        raise DataError(f"'model_output_solution_first_error_step' is {value!r} of a wrong solution; give its number")
+        raise DataError(
+            f"'model_output_solution_first_error_step' is {value!r} in a wrong solution; give a step number"
+        )
     return number
 
 
@@ -194,7 +199,7 @@ def _text(row: Values, key: str) -> str:
 def _texts(row: Values, key: str) -> list[str]:
     texts = _value(row, key)
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"'{key}' must be a list of texts, at least one")
+        raise DataError(f"'{key}' must be a non-empty list of texts")
     return texts
 
 

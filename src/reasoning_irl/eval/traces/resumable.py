@@ -1,4 +1,4 @@
-"""Traces on their way into a file: written as they are made, so that an evaluation that is cut short goes on."""
+"""Writes traces to a file as they are sampled, so that an interrupted evaluation can resume."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.run_folder import to_jsonl
 
-Row = dict[str, Any]
+TraceRow = dict[str, Any]
 
 
 class PartialTraces:
-    """A file of traces that grows by whole problems.
+    """A traces file that grows by whole problems.
 
-    The first line names the evaluation it belongs to; a last line that was cut short is dropped. Rows stay on the
-    disk, so that memory does not grow with them.
+    Its first line identifies the evaluation. A problem that was only half written when the evaluation was interrupted
+    is dropped on opening. Rows stay on disk, so memory does not grow with them.
     """
 
     def __init__(self, path: Path, evaluation: Mapping[str, Any], n_samples: int) -> None:
-        """Raises UserError where the file was left by another evaluation."""
+        """Raises UserError if the file belongs to an evaluation with other settings."""
         self._path, self._n_samples = path, n_samples
-        self._places: dict[str, list[tuple[int, int]]] = {}  # of each problem's rows: offset and length in bytes
+        self._places: dict[str, list[tuple[int, int]]] = {}  # by problem: offset and length of its rows in bytes
         head = json.dumps(evaluation, sort_keys=True) + "\n"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +30,8 @@ class PartialTraces:
         with path.open("rb") as file:
             if file.readline().decode() != head:
                 raise UserError(
-                    f"{path} was left by an evaluation with other settings: finish that one with the same command, "
-                    "choose another output_dir=..., or remove the file"
+                    f"{path} belongs to an unfinished evaluation with other settings: finish it with the same command, "
+                    "set another output_dir=FOLDER, or delete the file"
                 )
             offset = file.tell()
             for line in file:
@@ -38,24 +39,26 @@ class PartialTraces:
                     break
                 self._places.setdefault(str(json.loads(line)["id"]), []).append((offset, len(line)))
                 offset += len(line)
+        offset = min([offset, *(places[0][0] for problem, places in self._places.items() if not self.has(problem))])
+        self._places = {problem: places for problem, places in self._places.items() if places[-1][0] < offset}
         with path.open("r+b") as file:
             file.truncate(offset)
 
     def has(self, problem: str) -> bool:
         return len(self._places.get(problem, [])) == self._n_samples
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[TraceRow]) -> None:
         """Appends the rows of whole problems."""
         with self._path.open("ab") as file:
             offset = file.tell()
             for row in rows:
-                line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+                line = to_jsonl([row]).encode()
                 file.write(line)
                 self._places.setdefault(str(row["id"]), []).append((offset, len(line)))
                 offset += len(line)
 
-    def rows(self, problems: Sequence[str]) -> Iterator[Row]:
-        """The rows of these problems, in their order."""
+    def rows(self, problems: Sequence[str]) -> Iterator[TraceRow]:
+        """Yields the rows of these problems, in the given order."""
         with self._path.open("rb") as file:
             for problem in problems:
                 for offset, length in self._places[problem]:
@@ -63,7 +66,7 @@ class PartialTraces:
                     yield json.loads(file.read(length))
 
     def finish(self, target: Path, problems: Sequence[str]) -> None:
-        """Writes the rows of these problems, in their order, to the final file; the partial one goes."""
+        """Writes the rows of these problems, in the given order, to the final file and deletes the partial one."""
         part = target.with_name(f".{target.name}.part")
         with part.open("wb") as out, self._path.open("rb") as file:
             for problem in problems:

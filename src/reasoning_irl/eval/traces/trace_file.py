@@ -1,7 +1,7 @@
-"""Reads a traces file, ours or another program's, into what the reward model can score.
+"""Reads a traces file, written by this project or by another program, for scoring by the reward model.
 
-A file is read line by line and more than once, and of a row only what scoring needs is held: the rest is met again
-when the scored file is written.
+The file is read line by line, several times. Only what scoring needs of a row is kept in memory; the rest is read
+again when the scored file is written.
 """
 
 import random
@@ -26,17 +26,17 @@ from reasoning_irl.utils.log import logger
 
 TEST, VALIDATION = "test", "validation"
 HELD = ("id", "prompt", "question", "completion", "answer", "answer_kind", "format_ok", "first_error_step", "sound")
-N_TRIED = 100  # rows that tell whose token ids a file holds
+N_TRIED = 100  # rows checked to find out whether the token ids of a file are the reader's
 
-Row = dict[str, Any]
+TraceRow = dict[str, Any]
 Item = TypeVar("Item", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A sampled trace. `pieces` (T,) join to its completion; `step_ids` (T,) count from 1, 0 is outside all steps."""
+    """A sampled trace. `pieces` (T,) join to its completion; `step_ids` (T,) count from 1; 0 is outside all steps."""
 
-    row: Row  # what stood in the file under the keys HELD
+    row: TraceRow  # the values of the keys HELD in the file
     problem: str
     split: str
     correct: bool | None
@@ -44,35 +44,35 @@ class Trace:
     pieces: list[str]
     step_ids: list[int]
     n_steps: int
-    line: int = 0  # of the file, from 1
-    logprobs: NDArray[np.float64] | None = None  # (T,) of the policy, where the file has them for these tokens
-    entropies: NDArray[np.float64] | None = None  # likewise
+    line: int = 0  # in the file, from 1
+    logprobs: NDArray[np.float64] | None = None  # (T,) of the policy, if the file has them for these tokens
+    entropies: NDArray[np.float64] | None = None  # same
 
 
 @dataclass
 class Skipped:
-    """The rows of a file that cannot be used. The first one raises DataError, or all of them are listed by line."""
+    """The rows of a file that cannot be used. Raises DataError for the first one, or collects them by line."""
 
     path: Path
     on_error: OnError = OnError["raise"]
     reasons: dict[int, str] = field(default_factory=dict)
 
     def add(self, line: int, reason: str) -> None:
-        if self.on_error != OnError.skip:
-            raise DataError(f"{self.path}:{line}: {reason}; eval.on_error=skip leaves such rows out")
+        if self.on_error == OnError["raise"]:
+            raise DataError(f"{self.path}:{line}: {reason}; set eval.on_error=skip to skip such rows")
         self.reasons[line] = reason
 
     def summary(self) -> str:
-        """How many there are, and the first of them."""
+        """The number of rows, and the reason for the first."""
         line = min(self.reasons)
         n = len(self.reasons)
         return f"{n} row{'s' if n > 1 else ''} of {self.path} (line {line}: {self.reasons[line]})"
 
 
-def plain_rows(path: Path, skipped: Skipped, lines: Set[int] | None = None) -> Iterator[tuple[int, Row]]:
-    """The rows of a file with their 1-based line numbers, checked and with the keys of our own files; or only `lines`.
+def plain_rows(path: Path, skipped: Skipped, lines: Set[int] | None = None) -> Iterator[tuple[int, TraceRow]]:
+    """Yields the rows of a file (or only of `lines`) with their line numbers from 1, checked and in the plain format.
 
-    The first row that shows whose shape it has (see data/external.py) says so for the whole file.
+    The first row whose keys show its format (see benchmarks.py) sets the format of the whole file.
     """
     shape: Shape | None = None
     with path.open("rb") as file:
@@ -83,7 +83,7 @@ def plain_rows(path: Path, skipped: Skipped, lines: Set[int] | None = None) -> I
                 row = parse_object(text)
                 found = shape_of(row)
                 if shape is not None and found not in (shape, None):
-                    raise DataError(f"the row is {found}-shaped, and those before it are {shape}: split the file")
+                    raise DataError(f"the row is in {found} format, but earlier rows are {shape}: split the file")
                 row = to_plain(row, shape or found or Shape.plain)
                 check_row(row)
             except DataError as error:
@@ -104,15 +104,15 @@ def read_traces(
     lines: Set[int] | None = None,
     system_prompt: str = "",
 ) -> list[Trace]:
-    """The traces of a file, or of some `lines` of it; see `plain_rows` for what a row must hold.
+    """Reads the traces of a file, or only those on `lines`; see `check_row` for what a row must contain.
 
-    Token ids are taken from the file where it has them, unless they are another tokenizer's: then all texts are
-    encoded anew. Problems of a file without splits are dealt out by a seeded shuffle. A row that cannot be used, such
-    as one of more than `window` tokens, goes to `skipped`, which without one raises DataError with file and line.
-    `system_prompt` stands before a question that has no prompt of its own.
+    Token ids are taken from the file if it has them, unless they belong to another tokenizer: then all texts are
+    re-encoded. If a row names no split, its problem is assigned to one by a seeded shuffle. A row that cannot be used,
+    for example one of more than `window` tokens, is added to `skipped`; without `skipped`, it raises DataError with
+    file and line. `system_prompt` is put before each question that has no prompt of its own.
     """
     if not path.is_file():
-        raise DataError(f"there is no traces file {path}: run evaluate.py first, or set eval.traces=FILE")
+        raise DataError(f"traces file {path} not found: run evaluate.py first, or set eval.traces=FILE")
     skipped = skipped or Skipped(path)
     problems: dict[int, str] = {}  # by line
     names: dict[str, str] = {}
@@ -124,14 +124,14 @@ def read_traces(
             tried.append(_are_tokens_of(tokenizer, row))
     if not problems:
         reason = next(
-            iter(skipped.reasons.values()), "write one JSON object a line, with question, completion, correct"
+            iter(skipped.reasons.values()), "write one JSON object per line, with question, completion, correct"
         )
-        raise DataError(f"{path} holds no traces that can be used: {reason}")
+        raise DataError(f"{path} has no usable traces: {reason}")
     validation = _validation_problems(names, validation_share, seed)
-    # By most rows: a short completion may come out right by accident, and a broken row shall be named.
+    # Decided by majority: a short completion may match by accident, and a broken row must be reported as such.
     has_own_ids = 2 * sum(tried) > len(tried)
     if tried and not has_own_ids:
-        logger.warning("the token_ids in %s are another tokenizer's: prompts and completions are encoded anew", path)
+        logger.warning("re-encoding all prompts and completions: the token_ids in %s are from another tokenizer", path)
     reader = _Reader(tokenizer, has_own_ids, window, system_prompt)
     traces = []
     for line, row in plain_rows(path, skipped, problems.keys()):
@@ -141,12 +141,12 @@ def read_traces(
         except DataError as error:
             skipped.add(line, str(error))
     if all(trace.split == VALIDATION for trace in traces):
-        raise DataError(f"{path} has no test problem: every trace is of the validation split, or was skipped")
+        raise DataError(f"{path} has no test problems: every trace is in the validation split or was skipped")
     return traces
 
 
 class _Reader:
-    """Makes traces of rows. Texts and ids of tokens recur, and each is held once."""
+    """Turns rows into traces. Token texts and ids are interned, because the same ones recur in many traces."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, has_own_ids: bool, window: int | None, system_prompt: str
@@ -156,8 +156,8 @@ class _Reader:
         self._known: dict[Hashable, Any] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}  # a problem's prompt is encoded once
 
-    def trace(self, line: int, row: Row, problem: str, split: str) -> Trace:
-        """Raises DataError, without the place, for a row that cannot be scored."""
+    def trace(self, line: int, row: TraceRow, problem: str, split: str) -> Trace:
+        """Raises DataError, without file and line, if the row cannot be scored."""
         prompt_ids = self._prompt(row, problem)
         completion_ids, pieces = self._completion(row)
         n_tokens = len(prompt_ids) + len(completion_ids)
@@ -187,36 +187,36 @@ class _Reader:
     def _shared(self, values: Iterable[Item]) -> list[Item]:
         return [self._known.setdefault(value, value) for value in values]
 
-    def _prompt(self, row: Row, problem: str) -> tuple[int, ...]:
+    def _prompt(self, row: TraceRow, problem: str) -> tuple[int, ...]:
         if self._has_own_ids and row.get("prompt_ids"):
             return tuple(row["prompt_ids"])
         if problem not in self._encoded:
             self._encoded[problem] = encode_prompt(self._tokenizer, _messages(row, self._system_prompt))
         return self._encoded[problem]
 
-    def _completion(self, row: Row) -> tuple[tuple[int, ...], list[str]]:
+    def _completion(self, row: TraceRow) -> tuple[tuple[int, ...], list[str]]:
         """The ids (T,) of a completion and their texts (T,)."""
         text: str = row["completion"]
         if self._has_own_ids and row.get("token_ids"):
-            # Not the row's own `tokens`: an earlier scoring wrote there those of its reward model.
+            # Not the row's `tokens`, which an earlier scoring may have replaced by those of its reward model.
             ids = tuple(row["token_ids"])
             read, spans = token_spans(self._tokenizer, ids) if _in_vocabulary(self._tokenizer, ids) else (None, [])
             if read != text:
                 raise DataError(
-                    "'token_ids' are not the reward model's tokens for 'completion': leave out token_ids, prompt_ids, "
-                    "token_logprobs and tokens, and the text is encoded anew"
+                    "'token_ids' are not the reward model's tokens for 'completion': remove token_ids, prompt_ids, "
+                    "token_logprobs and tokens to have the text re-encoded"
                 )
         else:
             ids, spans = encode_completion(self._tokenizer, text, NO_LIMIT)
-            if row.get("truncated"):  # a trace that was cut off did not end itself
+            if row.get("truncated"):  # a truncated trace has no end token
                 ids, spans = ids[:-1], spans[:-1]
         if not ids:
-            raise DataError("'completion' is empty and was cut off: it has no tokens to score")
+            raise DataError("'completion' is empty and truncated: it has no tokens to score")
         return ids, pieces_at(text, spans)
 
 
-def check_row(row: Row) -> None:
-    """Raises DataError, without the place, for a row that lacks something or holds it in another form."""
+def check_row(row: TraceRow) -> None:
+    """Raises DataError, without file and line, if a required key is missing or a value has the wrong form."""
     prompt = row.get("prompt")
     if not row.get("question") and not prompt:
         raise DataError("the trace has no 'question' (or 'prompt'); each line needs one")
@@ -233,14 +233,14 @@ def check_row(row: Row) -> None:
     if row["correct"] not in (True, False, None):
         raise DataError("'correct' must be true, false or null")
     if row.get("split") not in (VALIDATION, TEST, None):
-        raise DataError("'split' must be validation or test, or be left out")
+        raise DataError("'split' must be validation or test, or omitted")
     step = row.get("first_error_step")
     if step is not None and (isinstance(step, bool) or not isinstance(step, int) or step < 1):
-        raise DataError("'first_error_step' must be a step's number from 1, or null")
+        raise DataError("'first_error_step' must be a step number, from 1, or null")
     if step is not None and row.get("sound"):
-        raise DataError("'sound' says that no step is wrong, and 'first_error_step' names one")
+        raise DataError("'sound' says that no step is wrong, but 'first_error_step' names one")
     if row.get("answer_kind", AnswerKind.text) not in list(AnswerKind):
-        raise DataError(f"'answer_kind' must be {', '.join(AnswerKind)}, or be left out")
+        raise DataError(f"'answer_kind' must be one of {', '.join(AnswerKind)}, or omitted")
     for key, of, what in (
         ("steps", str, "texts"),
         ("token_ids", int, "whole numbers"),
@@ -250,28 +250,29 @@ def check_row(row: Row) -> None:
     ):
         values = row.get(key)
         if values is not None and not (isinstance(values, list) and all(isinstance(value, of) for value in values)):
-            raise DataError(f"'{key}' must be a list of {what}, or be left out")
+            raise DataError(f"'{key}' must be a list of {what}, or omitted")
 
 
-def steps_of(row: Row) -> list[Span]:
-    """Where the steps stand that the row names, which may be cut by a rule of its own; else those of the text.
+def steps_of(row: TraceRow) -> list[Span]:
+    """The character spans of the row's `steps`, whatever rule split them; if it has none, those of the text's steps.
 
-    Raises DataError where a first wrong step is named among steps that the text does not show in this order.
+    Also falls back to the text's steps if the text does not contain the row's steps in order, but raises DataError if
+    one of them is labelled as the first wrong step.
     """
     text, named = row["completion"], row.get("steps")
     spans = steps_in(text, named)
     if named and row.get("first_error_step") is not None and texts_at(text, spans) != [step.strip() for step in named]:
-        raise DataError("'completion' does not show the texts of 'steps' in their order, so the wrong one is not known")
+        raise DataError("'completion' does not contain the texts of 'steps' in order, so the wrong step is unknown")
     return spans
 
 
-def _messages(row: Row, system_prompt: str = "") -> list[dict[str, str]]:
+def _messages(row: TraceRow, system_prompt: str = "") -> list[dict[str, str]]:
     prompt = row.get("prompt")
     return prompt if isinstance(prompt, list) else make_prompt(str(row.get("question") or prompt), system_prompt)
 
 
-def problem_of(row: Row) -> str:
-    """What tells the samples of one problem from those of others: its id, else its question."""
+def problem_of(row: TraceRow) -> str:
+    """The key that groups the samples of one problem: its id or, without one, its question."""
     return str(row["id"]) if row.get("id") is not None else _messages(row)[-1]["content"]
 
 
@@ -286,11 +287,11 @@ def _in_vocabulary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bo
     return all(0 <= i < size for i in ids)
 
 
-def _are_tokens_of(tokenizer: PreTrainedTokenizerBase, row: Row) -> bool:
-    """Whether the row's token ids say its completion."""
+def _are_tokens_of(tokenizer: PreTrainedTokenizerBase, row: TraceRow) -> bool:
+    """Whether the row's token ids decode to its completion."""
     return _in_vocabulary(tokenizer, row["token_ids"]) and decode(tokenizer, row["token_ids"]) == row["completion"]
 
 
-def _known_values(row: Row, key: str, n_tokens: int) -> NDArray[np.float64] | None:
+def _known_values(row: TraceRow, key: str, n_tokens: int) -> NDArray[np.float64] | None:
     values = row.get(key)
     return np.array(values, dtype=np.float64) if values and len(values) == n_tokens else None

@@ -1,0 +1,75 @@
+"""The files and models of one evaluation of a reward, and the traces that every method scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_irl.config.schema import IRLEvalConfig
+from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence
+from reasoning_irl.eval.scoring.scorers import ScorerSpec, Stepped, find_scorer
+from reasoning_irl.eval.traces.labelled_errors import SteppedTrace
+from reasoning_irl.eval.traces.other_model import scored_traces
+from reasoning_irl.eval.traces.trace_file import Trace
+from reasoning_irl.text.token_spans import token_pieces
+from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.run_folder import INITIAL_REWARD_MODEL, REWARD_MODEL, TRACES_FILE, newest_checkpoint
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an evaluation reads. Without one of the last three, the methods that need it are not scored."""
+
+    traces: Path
+    reward: ScorerSpec
+    frozen: Path | None
+    policy: str | None
+    against: Path | None  # the traces that another reward model scored
+
+    def window(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """The most tokens that the reward model reads, according to its configuration."""
+        return min(self.reward.window or NO_LIMIT, tokenizer.model_max_length)
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """Everything that a method may read, and the N traces that it scores."""
+
+    config: IRLEvalConfig
+    inputs: Inputs
+    tokenizer: PreTrainedTokenizerBase  # the reward model's; all sequences are in its tokens
+    traces: Sequence[Trace]  # the first of the N
+    planted: Sequence[SteppedTrace]  # the rest: planted errors, then their intact experts
+
+    @cached_property
+    def sequences(self) -> list[TokenSequence]:  # (N,)
+        return [trace.sequence for trace in self.traces] + [trace.sequence for trace in self.planted]
+
+    @cached_property
+    def stepped(self) -> list[Stepped]:  # (N,)
+        own = [Stepped(trace.sequence, trace.pieces, trace.step_ids) for trace in self.traces]
+        return own + [
+            Stepped(trace.sequence, token_pieces(self.tokenizer, trace.sequence.completion_ids), trace.step_ids)
+            for trace in self.planted
+        ]
+
+
+def find_inputs(config: IRLEvalConfig) -> Inputs:
+    """The paths of the config, with each null taken from the run. Raises UserError if one is missing."""
+    model = config.model
+    run_dir = Path(config.run_dir) if config.run_dir else None
+    if run_dir is None:
+        for key, value in (("model.reward_path", model.reward_path), ("eval.traces", config.eval.traces)):
+            if not value:
+                raise ConfigError(f"without run_dir there must be {key}: give both, or set run_dir=FOLDER")
+    traces = Path(config.eval.traces) if config.eval.traces else Path(run_dir or ".") / TRACES_FILE
+    reward = model.reward_path or str(newest_checkpoint(Path(run_dir or ".")) / REWARD_MODEL)
+    frozen, policy = Path(model.frozen_path) if model.frozen_path else None, model.policy_path
+    if run_dir is not None:
+        initial = run_dir / INITIAL_REWARD_MODEL
+        frozen = frozen or (initial if initial.is_dir() else None)
+        policy = policy or str(newest_checkpoint(run_dir))
+    against = scored_traces(config.eval.against) if config.eval.against else None
+    return Inputs(traces, find_scorer(reward, model), frozen, policy, against)

@@ -1,0 +1,162 @@
+"""Sampling and scoring in batches, against one sequence at a time."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from reasoning_irl.config.schema import SamplingConfig
+from reasoning_irl.data.records import Record
+from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
+from reasoning_irl.eval.scoring.generation import batches, end_ids, sample, score_by_length, token_logprobs
+
+GREEDY = SamplingConfig(
+    n_samples=2,
+    temperature=1e-6,  # so low that the likeliest token is always taken
+    top_p=1.0,
+    batch_size=5,
+    load_in_4bit=False,
+    max_prompt_length=200,
+    max_completion_length=12,
+)
+
+
+def all_batches(slices: Iterable[slice]) -> Iterable[slice]:
+    return slices
+
+
+@pytest.fixture
+def model(embedded_folder: Path) -> PreTrainedModel:
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded_folder)
+    return loaded.eval()
+
+
+@torch.no_grad()
+def greedy(model: PreTrainedModel, prompt: tuple[int, ...], n: int) -> list[int]:
+    """n likeliest tokens, one forward pass each, ignoring end tokens."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+# Sampling
+
+
+def test_samples_belong_to_the_prompt_of_their_record(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, records: list[Record]
+) -> None:
+    """Trap: batches are sorted by prompt length, and padding on the wrong side changes what is generated."""
+    asked = records[:6]
+    assert len({len(encode_prompt(tokenizer, record.prompt)) for record in asked}) > 2
+    model.generation_config.eos_token_id = None
+    found = sample(model, tokenizer, asked, GREEDY, all_batches)
+    assert [len(group) for group in found] == [2] * 6
+    for record, group in zip(asked, found, strict=True):
+        prompt = encode_prompt(tokenizer, record.prompt)
+        expected = greedy(model, prompt, 12)
+        if tokenizer.eos_token_id in expected:
+            expected = expected[: expected.index(tokenizer.eos_token_id) + 1]
+        for sequence in group:
+            assert sequence.prompt_ids == prompt
+            assert list(sequence.completion_ids) == expected
+
+
+def test_completion_ends_with_its_first_end_token(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, records: list[Record]
+) -> None:
+    """Trap: padding kept after the end token, or an end token that only the model declares."""
+    prompts = [encode_prompt(tokenizer, record.prompt) for record in records[:4]]
+    whole = [greedy(model, prompt, 12) for prompt in prompts]
+    end = whole[0][3]
+    model.generation_config.eos_token_id = [end, tokenizer.eos_token_id]
+    found = sample(model, tokenizer, records[:4], GREEDY, all_batches)
+    for ids, group in zip(whole, found, strict=True):
+        ends = [at for at, token in enumerate(ids) if token in (end, tokenizer.eos_token_id)]
+        expected = ids[: ends[0] + 1] if ends else ids  # without an end token if there was no room for it
+        assert [list(sequence.completion_ids) for sequence in group] == [expected] * 2
+    assert len(found[0][0].completion_ids) <= 4
+
+
+def test_equal_seeds_give_equal_samples(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, records: list[Record]
+) -> None:
+    warm = replace(GREEDY, temperature=1.0)
+    runs = []
+    for seed in (0, 0, 1):
+        set_seed(seed)
+        runs.append(sample(model, tokenizer, records[:3], warm, all_batches))
+    assert runs[0] == runs[1] != runs[2]
+    assert any(first != second for first, second in runs[0])  # the samples of a problem differ
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"), [(7, [2, 7]), ([7, 2, 9], [2, 7, 9]), (None, [2]), ([], [2]), (2, [2])]
+)
+def test_end_ids_are_those_of_tokenizer_and_model(
+    declared: int | list[int] | None, expected: list[int], model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert tokenizer.eos_token_id == 2
+    model.generation_config.eos_token_id = declared
+    assert end_ids(model, tokenizer) == expected
+
+
+@pytest.mark.parametrize(("total", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (7, 1)])
+def test_batches_cover_everything_once(total: int, size: int) -> None:
+    rows = batches(total, size)
+    assert [at for chosen in rows for at in range(total)[chosen]] == list(range(total))
+    assert all(0 < chosen.stop - chosen.start <= size for chosen in rows)
+    assert len(rows) == -(-total // size)
+
+
+# Scoring
+
+
+def test_scores_come_back_in_order_without_padding(sequences: list[TokenSequence]) -> None:
+    """Trap: batches are sorted by length; scores must return to their own sequences."""
+    chosen = sequences[:9]
+    assert len({len(s.completion_ids) for s in chosen}) > 2
+    expected = [[1.5 * token for token in s.completion_ids] for s in chosen]
+    for size in (1, 4, 20):
+        seen: list[int] = []
+
+        def progress(slices: Iterable[slice], seen: list[int] = seen) -> Iterable[slice]:
+            for rows in slices:
+                seen.append(rows.stop - rows.start)
+                yield rows
+
+        values = score_by_length(chosen, lambda batch: batch.completion_ids * 1.5, 0, size, progress)
+        assert [of_tokens.tolist() for of_tokens in values] == expected
+        assert sum(seen) == 9
+    assert score_by_length([], lambda batch: batch.completion_ids, 0, 4, all_batches) == []
+
+
+def test_batches_hold_sequences_of_similar_length(sequences: list[TokenSequence]) -> None:
+    widths: list[set[int]] = []
+
+    def score(batch: TokenBatch) -> torch.Tensor:
+        widths.append(set(batch.attention_mask.sum(1).tolist()))
+        return batch.completion_ids
+
+    score_by_length(sequences[:12], score, 0, 4, all_batches)
+    assert all(max(first) <= min(second) for first, second in pairwise(widths))
+
+
+def test_scores_do_not_keep_their_batch_in_memory() -> None:
+    """Trap: a slice of a batch keeps the whole batch alive, padding included."""
+    pair = [TokenSequence((1,), (1,) * n) for n in (2, 50)]
+    values = score_by_length(pair, lambda batch: batch.completion_ids * 1.5, 0, 2, all_batches)
+    assert [(of_tokens.dtype, of_tokens.base) for of_tokens in values] == [(np.float32, None)] * 2
+
+
+def test_token_logprobs_are_zero_on_padding(model: PreTrainedModel, sequences: list[TokenSequence]) -> None:
+    batch = collate(sequences[:5], 0)
+    assert not batch.completion_mask.all()
+    found = token_logprobs(model, batch)
+    assert not found[batch.completion_mask == 0].any()
+    assert (found[batch.completion_mask == 1] < 0).all()
