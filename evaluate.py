@@ -1,4 +1,4 @@
-"""Samples a run's policy on test problems: traces.jsonl and metrics.json. See configs/config_eval.yaml."""
+"""Samples a run's policy on test problems; writes traces.jsonl and metrics.json. See configs/config_eval.yaml."""
 
 from reasoning_irl.config import hydra_main
 from reasoning_irl.config.schema import EvalConfig
@@ -11,7 +11,7 @@ def main(config: EvalConfig) -> None:
 
     check_login(config.wandb)
     check_is_run(config.run_dir, needs_checkpoint=config.policy_path is None)
-    from reasoning_irl.eval.evaluate import run_evaluation  # torch comes with it
+    from reasoning_irl.eval.evaluate import run_evaluation  # imports torch
 
     metrics = run_evaluation(config)
     log_evaluation(config, "evaluate", metrics)

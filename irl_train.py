@@ -1,6 +1,6 @@
-"""Adversarial IRL: learns a dense reasoning reward from demonstrations, and a policy against it.
+"""Adversarial IRL: learns a dense reasoning reward from demonstrations and trains a policy on it.
 
-Without arguments it runs the embedded default, in about two minutes on a laptop's CPU.
+Without arguments it runs the embedded default, which takes about two minutes on a laptop CPU.
 """
 
 from reasoning_irl.config import hydra_main

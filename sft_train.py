@@ -1,6 +1,6 @@
-"""Supervised fine-tuning on the same demonstrations: the baseline of every AIRL run.
+"""Supervised fine-tuning on the same demonstrations: the baseline for every AIRL run.
 
-Given a config of another algorithm it runs that one, as the published commands do, and says so.
+A config of another algorithm runs that algorithm, as the published commands do; the first line of output names it.
 """
 
 from reasoning_irl.config import hydra_main

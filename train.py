@@ -1,4 +1,4 @@
-"""GRPO on verifiable rewards (right answer, right form): the baseline that is shown the answer key."""
+"""GRPO on verifiable rewards (right answer, right format): the baseline that sees the answer key."""
 
 from reasoning_irl.config import hydra_main
 from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig

@@ -1,2 +1,2 @@
 #!/usr/bin/env bash
-exec bash "$(dirname "${BASH_SOURCE[0]}")/run_gpu_node.sh" 0 "$@" # the job on GPU 0
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_gpu_node.sh" 0 "$@" # runs the job on GPU 0

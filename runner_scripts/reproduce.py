@@ -1,7 +1,7 @@
-"""Which commands a table of the paper needs, which of them are done, and running the others; see reproduce.sh.
+"""Runs the commands that a table of the paper needs and that are not done yet; see reproduce.sh.
 
-A training run is done when the state that its last checkpoint ends with is there, an evaluation when its figures
-are in metrics.json. What was cut off is resumed; a folder that was left before its first checkpoint is set aside.
+A training run is done when the last file of its last checkpoint exists, an evaluation when its metrics are in
+metrics.json. Interrupted training is resumed; a run folder without a checkpoint is set aside.
 """
 
 import argparse
@@ -38,14 +38,14 @@ OWN_KEYS = ("wandb.run_name", "seed", "training.output_dir", "training.resume", 
 
 
 class Experiment(NamedTuple):
-    """A training config, and the variant of configs/variant that it is run with, if any."""
+    """A training config and its variant from configs/variant, if any."""
 
     config: str
     variant: str | None = None
 
 
 class Command(NamedTuple):
-    """What to run for one run folder; `kind` is train, evaluate, evaluate_irl or set_aside."""
+    """A command for one run folder; `kind` is train, evaluate, evaluate_irl or set_aside."""
 
     kind: str
     run_dir: Path
@@ -54,7 +54,7 @@ class Command(NamedTuple):
 
 
 def table_experiments(table: str) -> list[Experiment]:
-    """The experiments of a table. Raises UserError for a table that there is not."""
+    """The experiments of a table. Raises UserError for an unknown table."""
     plain = [Experiment(config) for config in AIRL]
     if table == "main":
         baselines = [Experiment(f"{folder}/{name}") for folder, name in map(_split, _found("*b", "*_config_train"))]
@@ -72,7 +72,7 @@ def table_experiments(table: str) -> list[Experiment]:
 
 
 def commands_of(experiment: Experiment, seed: int, overrides: Sequence[str]) -> list[Command]:
-    """Training and evaluations of one experiment and seed, each with whether it is done."""
+    """The training and evaluation commands of one experiment and seed, each with whether it is done."""
     folder, name = _split(experiment.config)
     variant = [f"variant={experiment.variant}"] if experiment.variant else []
     base: Any = composed(experiment.config)
@@ -108,7 +108,7 @@ def commands_of(experiment: Experiment, seed: int, overrides: Sequence[str]) -> 
 
 @functools.cache
 def composed(name: str, *overrides: str) -> Any:
-    """A config of the repository, resolved and typed. Raises ConfigError in one line for an override it refuses."""
+    """A config of the repository, resolved and typed. Raises a one-line ConfigError for an invalid override."""
     register()
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -118,7 +118,7 @@ def composed(name: str, *overrides: str) -> Any:
 
 
 def for_kind(kind: type, overrides: Sequence[str]) -> list[str]:
-    """Those overrides that a job has the key of: `training.max_steps=10` is none of an evaluation's."""
+    """The overrides whose key a job has: an evaluation, for example, has no `training.max_steps`."""
     keys = {*known_keys(kind), "scale"}
     if kind not in (schema.EvalConfig, schema.IRLEvalConfig):
         keys |= {"dataset", "backbone"}
@@ -128,12 +128,12 @@ def for_kind(kind: type, overrides: Sequence[str]) -> list[str]:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raises UserError for what no job has, and for what tells the runs of a table apart."""
+    """Raises UserError for keys that no job has, and for keys that distinguish the runs of a table."""
     for word in overrides:
         if "=" not in word:
-            raise UserError(f"{word} is no override: write key=value")
+            raise UserError(f"{word} is not an override: write key=value")
         if _key(word) in OWN_KEYS:
-            raise UserError(f"{word}: a table's runs are named and placed by it; give seeds as SEEDS='0 1 2'")
+            raise UserError(f"{word}: this key is set for each run of a table; choose seeds with SEEDS='0 1 2'")
         if not any(for_kind(kind, [word]) for kind in SCRIPTS):
             raise UserError(f"{word}: no job has the key {_key(word)}")
 
@@ -141,10 +141,10 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="reproduce.sh", description="Runs a table of the paper.")
     parser.add_argument("table", help="main | noper | wgan | granularity | discriminator | medreason")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides for all jobs that have the key, as scale=smoke")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as scale=smoke, for all jobs with the key")
     parser.add_argument("--seeds", nargs="+", type=int, required=True)
-    parser.add_argument("--only", default="", help="only runs whose name holds this, as qwen3b")
-    parser.add_argument("--dry-run", action="store_true", help="list the commands, run none")
+    parser.add_argument("--only", default="", help="only runs whose name contains this, such as qwen3b")
+    parser.add_argument("--dry-run", action="store_true", help="list the commands without running them")
     arguments = parser.parse_intermixed_args(argv)
     try:
         check_overrides(arguments.overrides)
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = [commands_of(e, seed, arguments.overrides) for seed in arguments.seeds for e in experiments]
         runs = [commands for commands in runs if arguments.only in commands[0].run_dir.name]
         if not runs:
-            raise UserError(f"no run of {arguments.table} holds {arguments.only} in its name")
+            raise UserError(f"no run of {arguments.table} has {arguments.only} in its name")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(commands: Sequence[Command]) -> Iterator[Command]:
-    """Runs what is not done, in order, and gives what failed; after a failure the rest of the run is left out."""
+    """Runs the commands that are not done, in order; yields a failed one and skips the rest of its run."""
     for command in commands:
         print(f"== {'done: ' if command.is_done else ''}{_shown(command)}", flush=True)
         if not command.is_done and not _run(command.arguments):
@@ -179,9 +179,9 @@ def run_all(commands: Sequence[Command]) -> Iterator[Command]:
 
 
 def figure_command(table: str, overrides: Sequence[str], runs: Sequence[Sequence[Command]]) -> list[str]:
-    """Draws all runs of a table, beside the plain AIRL runs of an ablation where they are there.
+    """The command that plots all runs of a table and, for an ablation, the existing plain AIRL runs.
 
-    What a rehearsal draws goes beside, not over, that of the real runs.
+    A rehearsal is plotted into its own folder, so that it does not overwrite the figures of real runs.
     """
     folders = list(dict.fromkeys(command.run_dir for commands in runs for command in commands))
     plain = [folder.with_name(folder.name.replace(f"_{table}_seed", "_seed")) for folder in folders]
@@ -204,7 +204,7 @@ def _key(override: str) -> str:
 
 
 def _run(arguments: Sequence[str]) -> bool:
-    """Whether a program or, by our own Python, a script of the repository worked."""
+    """Runs a program or, with this Python, a script of the repository; returns whether it succeeded."""
     is_script = arguments[0].endswith(".py")
     program = [sys.executable, str(ROOT / arguments[0])] if is_script else [arguments[0]]
     return subprocess.run([*program, *arguments[1:]], check=False).returncode == 0
@@ -215,7 +215,7 @@ def _shown(command: Command) -> str:
 
 
 def _is_trained(run_dir: Path, config: Any) -> bool:
-    # The files that a trainer writes last: a checkpoint folder alone may be half written.
+    # The file that the trainer writes last: the checkpoint folder alone may be incomplete.
     last = "discriminator_state.pt" if isinstance(config, schema.IRLTrainConfig) else "trainer_state.json"
     return (run_dir / f"checkpoint-{config.training.max_steps}" / last).is_file()
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Rehearses the published commands on a CPU with scale=smoke (tiny model, two steps), and evaluate_irl.py after AIRL.
-#   bash runner_scripts/smoke.sh [PATTERN]     only runs of which a line holds PATTERN (grep -E), such as wgan or qwen7b
-# Its runs go into outputs/smoke, which holds rehearsals alone and is emptied first; logs in outputs/smoke/logs.
-# Goes on after a failure; the exit code is 0 where every command worked.
+#   bash runner_scripts/smoke.sh [PATTERN]     only runs with a line matching PATTERN (grep -E), such as wgan or qwen7b
+# Writes to outputs/smoke, which is only for rehearsals and is emptied first; logs are in outputs/smoke/logs.
+# Continues after a failure; the exit code is 0 if every command succeeded.
 set -uo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# Blocks that hold the pattern, whole: an evaluation needs its training.
+# Whole blocks that match the pattern: an evaluation needs its training.
 blocks=$(grep -v '^#' "$scripts/published_commands.txt" |
   awk -v RS= -v ORS='\n' -v pattern="${1:-.}" '$0 ~ pattern') || true
-[ -n "$blocks" ] || { echo "error: no published command holds: $1" >&2; exit 2; }
-echo "outputs/smoke is emptied: rehearsals only"
+[ -n "$blocks" ] || { echo "error: no published command matches: $1" >&2; exit 2; }
+echo "emptying outputs/smoke (rehearsals only)"
 rm -rf outputs/smoke
 mkdir -p outputs/smoke/logs
 n=0 failed=()
