@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from reasoning_irl.config.schema import EmbeddedModelConfig, Granularity, IRLTrainConfig, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, EmbeddedModelConfig, Granularity, IRLTrainConfig, RewardHead
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_record
@@ -65,8 +65,10 @@ def make_reward_model(embedded_folder: Path, tokenizer: PreTrainedTokenizerFast)
         interval: int = 5,
         seed: int = 0,
         name: Path | str | None = None,
+        logit: DiscriminatorLogit = DiscriminatorLogit.token,
     ) -> RewardModel:
         set_seed(seed)
-        return build_reward_model(str(name or embedded_folder), RewardSpec(head, granularity, interval), tokenizer)
+        spec = RewardSpec(head, granularity, interval, logit=logit)
+        return build_reward_model(str(name or embedded_folder), spec, tokenizer)
 
     return make

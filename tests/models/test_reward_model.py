@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reasoning_irl.config.schema import Granularity, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.granularity import back_fill
-from reasoning_irl.models.reward_model import RewardModel, load_reward_model
+from reasoning_irl.models.reward_model import RewardModel, load_reward_model, load_spec
 from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.models import save_tiny_model
 
@@ -87,6 +88,31 @@ def test_saved_adapter_gives_the_same_scores_and_stays_trainable(
     torch.testing.assert_close(scores(loaded, batch), scores(model, batch), rtol=0, atol=1e-6)
     shapes = [p.shape for p in loaded.parameters() if p.requires_grad]
     assert shapes == [p.shape for p in trainable]
+
+
+def test_additive_logit_is_saved_and_older_folders_lack_it(make_reward_model: MakeModel, tmp_path: Path) -> None:
+    model = make_reward_model(logit=DiscriminatorLogit.additive, granularity=Granularity.sparse)
+    model.save(tmp_path)
+    assert load_spec(tmp_path) == model.spec
+    spec = json.loads((tmp_path / "reward_spec.json").read_text())
+    del spec["logit"]
+    (tmp_path / "reward_spec.json").write_text(json.dumps(spec))
+    assert load_spec(tmp_path).logit == DiscriminatorLogit.token
+
+
+def test_centred_model_has_a_mean_of_zero(
+    make_reward_model: MakeModel, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Trap: padding, or a mean of the means of micro-batches, in the mean over tokens."""
+    model = make_reward_model(head=RewardHead.likelihood, logit=DiscriminatorLogit.additive)
+    model.centre(sequences[:7], batch_size=3)
+    batch = collate(sequences[:7], tokenizer.pad_token_id)
+    with torch.no_grad():
+        f = model(batch)[batch.completion_mask.bool()]
+    assert f.mean().item() == pytest.approx(0.0, abs=1e-5)
+    assert f.std().item() > 0.1
+    model.centre([], batch_size=3)
+    assert model.likelihood.bias.item() == 0.0
 
 
 def test_plain_reward_model_is_a_token_classifier(

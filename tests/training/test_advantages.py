@@ -56,8 +56,11 @@ def loop_position_mean(values: np.ndarray, mask: np.ndarray, size: int) -> np.nd
     result = np.zeros_like(values)
     for row, t in product(*map(range, values.shape)):
         if mask[row, t]:
-            alive = [values[r, t] for r in rows_of_group(row, size) if mask[r, t]]
-            result[row, t] = values[row, t] - sum(alive) / len(alive)
+            group = rows_of_group(row, size)
+            others = [values[r, t] for r in group if mask[r, t] and r != row]
+            everything = [values[r, s] for r in group for s in range(values.shape[1]) if mask[r, s]]
+            baseline = others or everything
+            result[row, t] = values[row, t] - sum(baseline) / len(baseline)
     return result
 
 
@@ -134,8 +137,8 @@ def test_position_mean_matches_a_double_loop(shape: tuple[int, int, int]) -> Non
 def test_position_mean_by_hand() -> None:
     values = torch.tensor([[1.0, 5.0, 9.0], [3.0, 7.0, 77.0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    # Only the first row reaches position 3, so it is its own baseline there.
-    expected = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
+    # Only the first row reaches position 3, where the baseline is the mean of the group: (1 + 5 + 9 + 3 + 7) / 5.
+    expected = torch.tensor([[-2.0, -2.0, 4.0], [2.0, 2.0, 0.0]])
     torch.testing.assert_close(subtract_position_mean(values, mask, 2), expected)
 
 

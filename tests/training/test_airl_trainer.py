@@ -16,8 +16,8 @@ from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
 from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
-from reasoning_irl.training.discriminator import label_batch
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
+from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.configs import compose_tiny
 from tests.helpers.models import save_tiny_model
 from tests.helpers.tokenizers import byte_level
@@ -125,13 +125,58 @@ def test_guard_at_chance_changes_no_policy_weight(run: Run) -> None:
 
 
 def test_guard_uses_the_running_mean() -> None:
-    guard = CollapseGuard(GuardConfig(enabled=True, min_auroc=0.6, smoothing=0.5))
-    guard.update(0.8)
+    guard = CollapseGuard(GuardConfig(enabled=True, n_experts=32, min_auroc=0.6, smoothing=0.5))
+    assert "0.500" in (guard.reason_to_skip() or "")  # nothing is known yet
+    guard.update(0.8)  # mean 0.65
     assert guard.reason_to_skip() is None
-    guard.update(0.2)  # mean 0.5
-    assert "0.500" in (guard.reason_to_skip() or "")
-    guard.update(0.9)  # mean 0.7
+    guard.update(0.2)  # mean 0.425
+    assert "0.425" in (guard.reason_to_skip() or "")
+    guard.update(0.9)  # mean 0.6625
     assert guard.reason_to_skip() is None
+
+
+def labelled_batches(monkeypatch: pytest.MonkeyPatch) -> list[LabelledBatch]:
+    """Collects the batches of the discriminator's updates."""
+    seen: list[LabelledBatch] = []
+    original = Discriminator.update
+
+    def spy(self: Discriminator, batch: LabelledBatch) -> dict[str, float]:
+        seen.append(batch)
+        return original(self, batch)
+
+    monkeypatch.setattr(Discriminator, "update", spy)
+    return seen
+
+
+def test_samples_meet_the_experts_of_their_own_prompts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: experts drawn independently of the rollouts, so that a pairwise loss compares different questions."""
+    seen = labelled_batches(monkeypatch)
+    run("a", "model.reward_warmup_steps=0", "model.replay_fraction=0", "model.reward_policy_batch_size=8")
+    assert len(seen) == 4  # two steps of two updates
+    for batch in seen:
+        of_experts = batch.group[batch.is_expert].tolist()
+        assert len(of_experts) == 4  # two of them further ones
+        assert set(batch.group[batch.origin == Origin.policy].tolist()) <= set(of_experts)
+
+
+def test_guard_measures_on_its_own_number_of_held_out_experts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: as many held-out experts as experts per update, which are 2 at the published batch size."""
+    seen: list[int] = []
+    original = AIRLTrainer._label
+
+    def spy(self: AIRLTrainer, expert: list[TokenSequence], *rest: list[TokenSequence]) -> LabelledBatch:
+        seen.append(len(expert))
+        return original(self, expert, *rest)
+
+    monkeypatch.setattr(AIRLTrainer, "_label", spy)
+    run("a", "model.reward_batch_size=2", "model.reward_warmup_steps=0", "guard.n_experts=4")
+    assert seen == [4, 2, 2] * 2  # per step: held out, then two updates
+
+
+def test_warm_up_without_anything_to_perturb_is_an_error(run: Run) -> None:
+    """Trap: an update without negatives, whose loss is NaN or which learns that everything is an expert."""
+    with pytest.raises(DataError, match=r"none of \d+ experts offers a place to perturb.*neg_perturb_fns"):
+        run("a", "model.neg_perturb_fns=[other_option]")
 
 
 def test_rewards_stay_at_their_tokens_if_prompts_differ_in_length(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +343,10 @@ def test_airl_form_needs_a_shared_tokenizer(run: Run, other_family: Path) -> Non
     "overrides",
     [
         ["model.reward_form=airl"],
+        ["model.discriminator_logit=additive"],
+        ["model.reward_form=airl", "model.discriminator_logit=additive", "model.reward_granularity=step"],
+        ["model.discriminator_logit=additive", "model.classifier_loss=wgan", "model.reward_lm_coef=0"],
+        ["model.discriminator_logit=additive", "model.classifier_loss=pairwise", "model.reward_granularity=sparse"],
         ["model.classifier_loss=wgan", "model.reward_head=plain", "model.reward_lm_coef=0"],
         ["model.classifier_loss=pairwise"],
         ["model.reward_granularity=step"],
@@ -308,7 +357,7 @@ def test_airl_form_needs_a_shared_tokenizer(run: Run, other_family: Path) -> Non
         ["model.num_neg_perturbations_per_expert=0", "model.reward_warmup_steps=0"],
         ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.beta=0.1"],
     ],
-    ids=lambda overrides: overrides[0],
+    ids=lambda overrides: " ".join(overrides[:2]),
 )
 def test_every_variant_trains(run: Run, overrides: list[str]) -> None:
     checkpoint = run("variant", *overrides)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, get_scheduler, set_seed
 
-from reasoning_irl.config.schema import ClassifierLoss, Granularity, IRLTrainConfig, RewardHead
+from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorLogit, Granularity, IRLTrainConfig, RewardHead
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
@@ -64,13 +64,25 @@ def unclipped(*overrides: str) -> list[str]:
 @pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
 @pytest.mark.parametrize("head", list(RewardHead))
 @pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
+@pytest.mark.parametrize("logit", list(DiscriminatorLogit))
 def test_micro_batch_size_does_not_change_the_gradient(
-    loss: list[str], head: RewardHead, granularity: Granularity, make: Make, batch: LabelledBatch
+    loss: list[str],
+    head: RewardHead,
+    granularity: Granularity,
+    logit: DiscriminatorLogit,
+    make: Make,
+    batch: LabelledBatch,
 ) -> None:
     """Trap: normalising the loss per micro-batch, so that its size affects training."""
     gradients = [
         gradient(
-            make(*unclipped(*loss, f"model.reward_micro_batch_size={n}"), sgd=True, head=head, granularity=granularity),
+            make(
+                *unclipped(*loss, f"model.reward_micro_batch_size={n}"),
+                sgd=True,
+                head=head,
+                granularity=granularity,
+                logit=logit,
+            ),
             batch,
         )
         for n in (8, 3, 1)
@@ -254,6 +266,44 @@ def test_airl_form_subtracts_the_log_probability_of_the_policy(
     torch.testing.assert_close(airl[read], (f - pooled)[read])
     rewards = discriminator.rewards(tokens, policy_logps)
     torch.testing.assert_close(rewards, back_fill(f - pooled, read), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.sparse])
+def test_additive_logit_of_a_prefix_is_the_sum_over_its_tokens(
+    granularity: Granularity, make: Make, batch: LabelledBatch
+) -> None:
+    """And the reward is f at its own token, at every granularity, with nothing back-filled or averaged."""
+    discriminator = make(
+        "model.reward_micro_batch_size=3",
+        granularity=granularity,
+        logit=DiscriminatorLogit.additive,
+        head=RewardHead.likelihood,
+    )
+    tokens, policy_logps = batch.tokens, -torch.rand(batch.tokens.completion_ids.shape)
+    mask = tokens.completion_mask
+    with torch.no_grad():
+        f, log_likelihood = discriminator.model.logits_and_likelihood(tokens)
+        logits = discriminator.logits(tokens, policy_logps)
+    bias = discriminator.model.likelihood.bias.item()
+    torch.testing.assert_close(f * mask, (log_likelihood + bias) * mask)  # a new head, not pooled over segments
+    for row, length in enumerate(mask.sum(1).tolist()):
+        running = 0.0
+        for t in range(length):
+            running += (f[row, t] - policy_logps[row, t]).item()
+            assert logits[row, t].item() == pytest.approx(running, abs=1e-4)
+    rewards = discriminator.rewards(tokens, policy_logps)
+    torch.testing.assert_close(rewards, (f - policy_logps) * mask, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(discriminator.model.rewards(tokens), f * mask, rtol=1e-4, atol=1e-5)
+
+
+def test_non_finite_update_changes_nothing(make: Make, sequences: list[TokenSequence]) -> None:
+    """Trap: an update without negatives, whose Wasserstein loss is NaN, and NaN in every weight after it."""
+    discriminator = make("model.classifier_loss=wgan", "model.gradient_penalty=0")
+    before = copy.deepcopy(discriminator.model.state_dict())
+    metrics = discriminator.update(label_batch(sequences[:2], [], [], 0))
+    assert metrics["discriminator/skipped"] == 1.0
+    assert all(torch.equal(value, before[name]) for name, value in discriminator.model.state_dict().items())
+    assert discriminator.update(label_batch(sequences[:2], sequences[2:4], [], 0))["discriminator/skipped"] == 0.0
 
 
 def test_loss_is_computed_on_the_airl_form(make: Make, batch: LabelledBatch) -> None:

@@ -70,6 +70,13 @@ class RewardKind(StrEnum):
     logprob = "logprob"  # the log-probability of a causal language model
 
 
+class DiscriminatorLogit(StrEnum):
+    """What the discriminator classifies a prefix by; see docs/method.md."""
+
+    token = "token"  # f of its last token, which then learns the log-ratio of whole prefixes (as published)
+    additive = "additive"  # the sum of f over its tokens, so that f learns the log-ratio of each token
+
+
 class RewardForm(StrEnum):
     logit = "logit"  # the discriminator's logit f
     airl = "airl"  # f - log pi, where pi is the policy (Fu et al. 2018)
@@ -211,6 +218,7 @@ class RewardModelConfig(ModelConfig):
     # the discriminator
     classifier_loss: ClassifierLoss = MISSING
     reward_head: RewardHead = MISSING
+    discriminator_logit: DiscriminatorLogit = MISSING
     reward_form: RewardForm = MISSING
     reward_granularity: Granularity = MISSING
     dense_rewards: bool | None = MISSING  # sets reward_granularity: true is dense, false is sparse, null keeps it
@@ -286,6 +294,7 @@ class GuardConfig:
     """Skips policy updates while the discriminator's held-out AUROC is at chance."""
 
     enabled: bool = MISSING
+    n_experts: int = bounded(2)  # held-out experts per step on which the AUROC is measured, or all there are
     min_auroc: float = bounded(0, 1)  # updates are skipped below it
     smoothing: float = bounded(0, 0.999)  # weight of the past in the running mean of the AUROC
 

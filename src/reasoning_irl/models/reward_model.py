@@ -12,6 +12,7 @@ adds the file `likelihood_head.safetensors` with a, b and, if it is not tied to 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -27,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasoning_irl.config.schema import Granularity, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, RewardHead
 from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import (
     NO_LIMIT,
@@ -83,6 +84,7 @@ class RewardSpec:
     granularity: Granularity
     interval: int
     system_prompt: str = ""  # of the questions it was trained on
+    logit: DiscriminatorLogit = DiscriminatorLogit.token  # what its discriminator classified
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,48 @@ class RewardModel(nn.Module):
         scalar, log_probs = self._terms_joined(batch)
         if log_probs is not None:
             scalar = self._join(batch, scalar, _pick(log_probs, batch.completion_ids))
-        return back_fill(scalar, self.read_mask(batch))
+        return self.at_every_token(scalar, batch)
+
+    def at_every_token(self, f: Tensor, batch: TokenBatch) -> Tensor:
+        """(B, T) rewards from f (B, T): back-filled from the tokens that are read or, if additive, each token's own."""
+        match self.spec.logit:
+            case DiscriminatorLogit.token:
+                return back_fill(f, self.read_mask(batch))
+            case DiscriminatorLogit.additive:
+                return f * batch.completion_mask
+            case _:
+                assert_never(self.spec.logit)
+
+    def prefix_logits(self, f: Tensor, batch: TokenBatch) -> Tensor:
+        """(B, T) the logit by which the prefix that ends at each token is classified, from f (B, T)."""
+        match self.spec.logit:
+            case DiscriminatorLogit.token:
+                return f
+            case DiscriminatorLogit.additive:
+                return (f * batch.completion_mask).cumsum(1)
+            case _:
+                assert_never(self.spec.logit)
+
+    def over_segments(self, values: Tensor, batch: TokenBatch) -> Tensor:
+        """(B, T) per-token values as f reads them: means over the segments that one logit stands for, if any."""
+        if self.spec.logit == DiscriminatorLogit.additive or self.spec.granularity == Granularity.dense:
+            return values
+        return segment_mean(values, self.read_mask(batch), batch.completion_mask)
+
+    @torch.no_grad()
+    def centre(self, sequences: Sequence[TokenSequence], batch_size: int) -> None:
+        """Sets the bias so that the mean f of these sequences' tokens is zero; without sequences, to zero.
+
+        The sum over a prefix would otherwise start far from zero, and every trace on one side of the discriminator.
+        """
+        assert self.likelihood is not None
+        self.likelihood.bias.zero_()
+        total, count = 0.0, 0
+        for start in range(0, len(sequences), batch_size):
+            batch = collate(sequences[start : start + batch_size], self.tokenizer.pad_token_id, self.device)
+            total += float((self(batch) * batch.completion_mask).sum())
+            count += int(batch.completion_mask.sum())
+        self.likelihood.bias.fill_(-total / max(count, 1))
 
     def embed(self, batch: TokenBatch) -> Tensor:  # (B, P + T, H)
         return self.backbone.get_input_embeddings()(batch.input_ids)
@@ -226,9 +269,7 @@ class RewardModel(nn.Module):
 
     def _join(self, batch: TokenBatch, scalar: Tensor, log_likelihood: Tensor) -> Tensor:
         assert self.likelihood is not None
-        if self.spec.granularity != Granularity.dense:
-            log_likelihood = segment_mean(log_likelihood, self.read_mask(batch), batch.completion_mask)
-        return scalar + self.likelihood.scale * log_likelihood + self.likelihood.bias
+        return scalar + self.likelihood.scale * self.over_segments(log_likelihood, batch) + self.likelihood.bias
 
     def save(self, folder: Path) -> None:
         """Saves the model for `load_reward_model`; of a PEFT backbone, only the adapter and the score head."""
@@ -304,7 +345,11 @@ def load_spec(folder: Path) -> RewardSpec:
             f"{folder} is not a reward model (no {SPEC_FILE}): use the reward_model folder of an AIRL checkpoint"
         )
     fields = json.loads((folder / SPEC_FILE).read_text())
-    enums = {"head": RewardHead(fields["head"]), "granularity": Granularity(fields["granularity"])}
+    enums = {
+        "head": RewardHead(fields["head"]),
+        "granularity": Granularity(fields["granularity"]),
+        "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),  # older ones lack it
+    }
     return RewardSpec(**{**fields, **enums})
 
 

@@ -52,9 +52,16 @@ def normalize_in_group(values: Tensor, mask: Tensor, group_size: int, std_floor:
 
 
 def subtract_position_mean(values: Tensor, mask: Tensor, group_size: int) -> Tensor:
-    """(B, T) values minus the mean at the same position of the group's traces that are long enough."""
+    """(B, T) values minus the mean at the same position of the group's other traces that are long enough.
+
+    If no other trace is, minus the group's mean over all tokens: the longest trace would otherwise be its own baseline,
+    and its tail never rewarded or punished.
+    """
     grouped, weight = _grouped(values, group_size), _grouped(mask, group_size)
-    mean = (grouped * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    count = weight.sum(1, keepdim=True) - weight  # (N, G, T) other traces that reach the position
+    others = ((grouped * weight).sum(1, keepdim=True) - grouped * weight) / count.clamp(min=1)
+    overall = (grouped * weight).sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp(min=1)
+    mean = torch.where(count > 0, others, overall)
     return ((grouped - mean) * weight).reshape_as(values)
 
 

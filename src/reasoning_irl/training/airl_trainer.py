@@ -31,10 +31,12 @@ from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.training.losses import token_policy_loss
+from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import REWARD_MODEL
 
 STATE_FILE = "discriminator_state.pt"
+MAX_DRAWS = 100  # of experts, to find one that can be perturbed
 
 
 class CollapseGuard:
@@ -45,15 +47,15 @@ class CollapseGuard:
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
-        self.auroc: float | None = None
+        self.n_experts = config.n_experts
+        self.auroc = 0.5  # nothing is known yet: one lucky draw does not open the guard
 
     def update(self, heldout_auroc: float) -> None:
-        past = heldout_auroc if self.auroc is None else self.auroc
-        self.auroc = self._config.smoothing * past + (1 - self._config.smoothing) * heldout_auroc
+        self.auroc = self._config.smoothing * self.auroc + (1 - self._config.smoothing) * heldout_auroc
 
     def reason_to_skip(self) -> str | None:
         """Why the next policy step should be skipped, or None."""
-        if not self._config.enabled or self.auroc is None or self.auroc >= self._config.min_auroc:
+        if not self._config.enabled or self.auroc >= self._config.min_auroc:
             return None
         return (
             f"held-out AUROC of the discriminator is {self.auroc:.3f}, below guard.min_auroc={self._config.min_auroc}"
@@ -118,7 +120,7 @@ class AIRLTrainer(GRPOTrainer):
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
         samples = self._for_reward(rollouts.sequences())
         self._monitor_heldout(samples)
-        self._update_discriminator(samples)
+        self._update_discriminator(samples, self._own_experts(inputs))
         self._decide_step()
         tokens, group_size = self._group(rollouts, inputs)
         logps = self._logps(tokens) if self._needs_logps(out) else None
@@ -151,25 +153,45 @@ class AIRLTrainer(GRPOTrainer):
     def warm_up_discriminator(self, progress: Any) -> None:
         """Updates on experts and perturbed copies only, before the first policy step; `progress` wraps the range."""
         for _ in progress(range(self.config.reward_warmup_steps)):
-            metrics = self.discriminator.update(self._labelled([]))
+            metrics = self.discriminator.update(self._labelled([], []))
             for name, value in metrics.items():
                 self._metrics["train"][name].append(value)
 
-    def _update_discriminator(self, fresh: list[TokenSequence]) -> None:
+    def _own_experts(self, inputs: list[dict[str, Any]]) -> list[Record]:
+        """The experts of the rollouts' own prompts."""
+        return [self.experts[index] for index in dict.fromkeys(row["index"] for row in inputs)]
+
+    def _update_discriminator(self, fresh: list[TokenSequence], own: list[Record]) -> None:
         for _ in range(self.config.reward_updates_per_policy_step):
             n_replayed = int(self.config.replay_fraction * self.config.reward_policy_batch_size)
             replayed = self.replay.draw(n_replayed)
             n_fresh = min(len(fresh), self.config.reward_policy_batch_size - len(replayed))
             chosen = torch.randperm(len(fresh))[:n_fresh].tolist()
-            batch = self._labelled([*(fresh[i] for i in chosen), *replayed])
+            batch = self._labelled([*(fresh[i] for i in chosen), *replayed], own)
             for name, value in self.discriminator.update(batch).items():
                 self._metrics["train"][name].append(value)
         self.replay.add(fresh)
 
-    def _labelled(self, policy: list[TokenSequence]) -> LabelledBatch:
-        """The next experts, their perturbed copies, and the given policy samples, in the reward model's tokens."""
-        records = self.experts.draw(self.config.reward_batch_size)
-        batch = self._label([self.experts.sequence(r) for r in records], policy, self._perturbed(records))
+    def _labelled(self, policy: list[TokenSequence], own: list[Record]) -> LabelledBatch:
+        """Experts, their perturbed copies, and the given policy samples, in the reward model's tokens.
+
+        The experts are `own`, those of the samples' own prompts, as far as there is room, and further ones.
+        """
+        n = self.config.reward_batch_size
+        chosen = [own[i] for i in torch.randperm(len(own))[:n].tolist()]
+        records = [*chosen, *self.experts.draw(n - len(chosen))]
+        perturbed = self._perturbed(records)
+        for _ in range(MAX_DRAWS):
+            if policy or perturbed:
+                break
+            records = self.experts.draw(n)
+            perturbed = self._perturbed(records)
+        else:
+            raise DataError(
+                f"none of {MAX_DRAWS * n} experts offers a place to perturb, so there is nothing to tell experts from: "
+                "choose other model.neg_perturb_fns, or set model.reward_warmup_steps=0"
+            )
+        batch = self._label([self.experts.sequence(r) for r in records], policy, perturbed)
         if not self._is_airl_form:
             return batch
         return LabelledBatch(batch.tokens, batch.origin, batch.group, self._logps(batch.tokens))
@@ -275,7 +297,7 @@ class AIRLTrainer(GRPOTrainer):
 
     def _monitor_heldout(self, negatives: list[TokenSequence]) -> None:
         """AUROC of held-out experts against samples that no update has seen, and against their own perturbed copies."""
-        chosen = torch.randperm(len(self.heldout))[: self.config.reward_batch_size].tolist()
+        chosen = torch.randperm(len(self.heldout))[: self.guard.n_experts].tolist()
         records = [self.heldout[i] for i in chosen]
         perturbed = self._perturbed(records)
         batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)

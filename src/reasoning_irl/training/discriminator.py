@@ -6,6 +6,7 @@ the likelihood head can also be trained to predict the experts' tokens (`reward_
 a reward model's features (Yang et al. 2024, arXiv 2406.10216).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,9 +19,9 @@ from transformers import get_scheduler
 
 from reasoning_irl.config.schema import ClassifierLoss, RewardModelConfig
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
-from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.losses import LOSSES, LossInputs, masked_mean
+from reasoning_irl.utils.log import logger
 
 
 class Origin(IntEnum):
@@ -107,35 +108,37 @@ class Discriminator:
         if self.config.classifier_loss == ClassifierLoss.wgan:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.reward_max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
+        is_finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
+        metrics["discriminator/skipped"] = float(not is_finite)
+        if is_finite:
+            self.optimizer.step()
+            self.scheduler.step()
+        else:
+            logger.warning("discriminator update skipped: loss %s, gradient norm %s", loss.item(), norm.item())
         self.optimizer.zero_grad(set_to_none=True)
         metrics["discriminator/grad_norm"] = norm.item()
         return metrics | self._accuracies(outputs[0].detach(), batch)
 
     def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
-        """(B, T) the logits of the loss: f, or f - log pi if `policy_logps` (B, T) are given."""
-        return self._in_form(self.model(tokens), tokens, policy_logps)
+        """(B, T) the logits of the loss, by which prefixes are classified; `policy_logps` (B, T) for the AIRL form."""
+        return self.model.prefix_logits(self._in_form(self.model(tokens), tokens, policy_logps), tokens)
 
     def _in_form(self, f: Tensor, tokens: TokenBatch, policy_logps: Tensor | None) -> Tensor:
-        if policy_logps is None:
-            return f
-        return f - segment_mean(policy_logps.float(), self.model.read_mask(tokens), tokens.completion_mask)
+        """(B, T) f, or f - log pi if `policy_logps` (B, T) are given."""
+        return f if policy_logps is None else f - self.model.over_segments(policy_logps.float(), tokens)
 
     @torch.no_grad()
     def rewards(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
-        """(B, T) rewards for the policy step: the logit divided by the temperature, clipped if asked, back-filled."""
+        """(B, T) rewards for the policy step: f (or f - log pi) divided by the temperature, clipped if configured."""
         size = self.config.reward_micro_batch_size
-        logits = torch.cat(
-            [
-                self.logits(tokens[start : start + size], _rows(policy_logps, slice(start, start + size)))
-                for start in range(0, len(tokens), size)
-            ]
-        )
-        rewards = logits / self.config.disc_temperature
+        parts = []
+        for start in range(0, len(tokens), size):
+            rows = slice(start, start + size)
+            parts.append(self._in_form(self.model(tokens[rows]), tokens[rows], _rows(policy_logps, rows)))
+        rewards = torch.cat(parts) / self.config.disc_temperature
         if self.config.clip_reward_model:
             rewards = rewards.clamp(self.config.reward_lb, self.config.reward_ub)
-        return back_fill(rewards, self.model.read_mask(tokens))
+        return self.model.at_every_token(rewards, tokens)
 
     def trace_scores(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
         """(B,) mean token reward of each trace."""
@@ -153,7 +156,7 @@ class Discriminator:
         """The inputs of the loss: the logits (b, T) and, if it is trained, the log-likelihood (b, T)."""
         tokens = batch.tokens[rows]
         f, log_likelihood = self.model.logits_and_likelihood(tokens)
-        logits = self._in_form(f, tokens, _rows(batch.policy_logps, rows))
+        logits = self.model.prefix_logits(self._in_form(f, tokens, _rows(batch.policy_logps, rows)), tokens)
         return [logits] if log_likelihood is None or not self.config.reward_lm_coef else [logits, log_likelihood]
 
     def _loss(self, outputs: list[Tensor], batch: LabelledBatch) -> Tensor:
@@ -202,7 +205,8 @@ class Discriminator:
             mixed.requires_grad_()
             # Fused attention kernels have no second derivative.
             with sdpa_kernel(SDPBackend.MATH):
-                logits = self.model.forward_embeddings(mixed, expert, negative.completion_ids, share[..., 0])
+                f = self.model.forward_embeddings(mixed, expert, negative.completion_ids, share[..., 0])
+                logits = self.model.prefix_logits(f, expert)
                 score = masked_mean(logits, self.model.read_mask(expert))
                 (slope,) = torch.autograd.grad(score.sum(), mixed, create_graph=True)
                 norm = slope.flatten(1).norm(dim=1)  # (b,)

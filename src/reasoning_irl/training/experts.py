@@ -43,6 +43,9 @@ class ExpertPool:
         self._order: list[int] = []
         self._prompts: dict[str, tuple[int, ...]] = {}
 
+    def __getitem__(self, index: int) -> Record:
+        return self._records[index]
+
     def draw(self, n: int) -> list[Record]:
         """The next n experts."""
         drawn = []

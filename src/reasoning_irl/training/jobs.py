@@ -17,7 +17,7 @@ from reasoning_irl.config import schema
 from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.loading import TrainData, load_annotated, load_train, number_limit
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import check_prompt_lengths
+from reasoning_irl.data.tokens import check_prompt_lengths, encode_record
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
@@ -40,6 +40,7 @@ from reasoning_irl.utils.run_folder import (
     record_run,
 )
 
+CENTRED_ON = 256  # experts on which an additive reward starts at a mean of zero
 COMPLETIONS_FILE, SECONDS_FILE = "completions.jsonl", "seconds.json"
 
 
@@ -167,10 +168,21 @@ def _reward_model(
     model = config.model
     if started.checkpoint:
         return load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
-    spec = RewardSpec(model.reward_head, model.reward_granularity, model.reward_interval, config.dataset.system_prompt)
+    spec = RewardSpec(
+        model.reward_head,
+        model.reward_granularity,
+        model.reward_interval,
+        config.dataset.system_prompt,
+        model.discriminator_logit,
+    )
     frozen = model.reward_lora.rank > 0
     reward_model = build_reward_model(model.reward_name or source, spec, tokenizer, model.load_in_4bit, frozen=frozen)
     reward_model.backbone = with_lora(reward_model.backbone, model.reward_lora, TaskType.TOKEN_CLS)
+    if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
+        experts = started.data.train[:CENTRED_ON] if model.reward_form == schema.RewardForm.logit else []
+        length = config.training.max_completion_length
+        sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
+        reward_model.centre(sequences, model.reward_micro_batch_size)
     # A baseline for the evaluation: the reward before training.
     reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
     tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
@@ -185,7 +197,8 @@ def _train(trainer: GRPOTrainer, config: schema.TrainConfig, started: Started) -
 
 
 def _rows(records: Sequence[Record]) -> Dataset:
-    return Dataset.from_list([record.as_row() for record in records])
+    """`index` is a record's place among the experts; ids may repeat in a user's file."""
+    return Dataset.from_list([{**record.as_row(), "index": index} for index, record in enumerate(records)])
 
 
 def _policy(config: schema.TrainConfig, source: str) -> PreTrainedModel:
