@@ -8,7 +8,7 @@ the method's supervision (demonstrations or verifier).
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,11 +238,19 @@ def columns_of(trace: Row) -> dict[str, float | None]:
     return {name: None if columns.get(name) is None else float(columns[name]) for name in CORRELATED}
 
 
+def one_per_problem(rows: Iterable[Row]) -> list[Row]:
+    """The first row of each of the first problems, as many as the heatmaps show."""
+    by_problem: dict[str, Row] = {}
+    for row in rows:
+        by_problem.setdefault(str(row["id"]), row)
+    return list(by_problem.values())[:HEATMAPS]
+
+
 def heatmaps(methods: Sequence[Method], out: Path) -> None:
     """Right traces (left) and wrong ones, with tokens coloured by reward and the first wrong step underlined."""
     for index, method in enumerate(methods):
         rows = [t for t in method.runs[0].traces if t.get("token_rewards") and t.get("tokens")]
-        columns = [[row for row in rows if bool(row["correct"]) == flag][:HEATMAPS] for flag in (True, False)]
+        columns = [one_per_problem(row for row in rows if bool(row["correct"]) == flag) for flag in (True, False)]
         chosen = [row for column in columns for row in column]
         if not chosen:
             continue

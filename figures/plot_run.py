@@ -133,11 +133,9 @@ def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
-    """Histograms of trace scores, right against wrong, each normalised to sum to 1."""
-    scores = {
-        right: [trace["score"] for trace in traces if trace.get("score") is not None and trace.get("correct") is right]
-        for right in (True, False)
-    }
+    """Histograms of the scores of test traces, right against wrong, each normalised to sum to 1."""
+    scored = [t for t in traces if t.get("score") is not None and t.get("split") != "validation"]
+    scores = {right: [trace["score"] for trace in scored if trace.get("correct") is right] for right in (True, False)}
     if not scores[True] and not scores[False]:
         return []
     edges = np.histogram_bin_edges(scores[True] + scores[False], bins=30).tolist()

@@ -133,7 +133,9 @@ def training_cost(config: schema.TrainConfig) -> tuple[float, float]:
         per_update = reward_model.reward_policy_batch_size + reward_model.reward_batch_size * (
             1 + reward_model.num_neg_perturbations_per_expert
         )
-        step += passes(reward, (rows + experts) * mean, 1)
+        monitored = rows + config.guard.n_experts
+        monitored += reward_model.reward_batch_size * reward_model.num_neg_perturbations_per_expert
+        step += passes(reward, (rows + experts + monitored) * mean, 1)
         step += reward_model.reward_updates_per_policy_step * passes(reward, per_update * mean, 3)
         phases.append(reward.kept(micro * longest))
     step += passes(policy, (rows + experts) * mean, 3)

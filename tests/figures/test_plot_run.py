@@ -36,6 +36,7 @@ def run_dir(tmp_path: Path) -> Path:
         {"completion": "b", "correct": False, "score": -0.9},
         {"completion": "c", "correct": None, "score": 0.5},
         {"completion": "d", "correct": False, "score": None},
+        {"completion": "e", "correct": True, "score": 9.0, "split": "validation"},
     ]
     curves = {"curve/n": [1, 2, 4], "curve/reward": [0.4, 0.5, 0.6], "curve/random": [0.4, 0.4, 0.4]}
     # The last bin is empty, and no right trace has a token in the second half.

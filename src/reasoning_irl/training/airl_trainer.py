@@ -299,7 +299,7 @@ class AIRLTrainer(GRPOTrainer):
         """AUROC of held-out experts against samples that no update has seen, and against their own perturbed copies."""
         chosen = torch.randperm(len(self.heldout))[: self.guard.n_experts].tolist()
         records = [self.heldout[i] for i in chosen]
-        perturbed = self._perturbed(records)
+        perturbed = self._perturbed(records[: self.config.reward_batch_size])  # fewer: they cost a pass each
         batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)
         logps = self._logps(batch.tokens) if self._is_airl_form else None
         rewards = self.discriminator.rewards(batch.tokens, logps)
