@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, 
 from figures.plot_run import CURVES, Row, number_of_samples, read_jsonl
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PANEL, PURPLE, RIGHT, SKY, VERMILION, WRONG, save, use_style
 from figures.tables import latex, markdown, number
+from reasoning_irl.eval.scoring.methods import TOKEN_METHODS
 from reasoning_irl.metrics.bootstrap import two_level_bootstrap
 from reasoning_irl.metrics.traces import pass_at_k, pearson
 
@@ -171,7 +172,10 @@ def panels(methods: Sequence[Method]) -> tuple[Any, list[Any]]:
 
 
 def rerank_curves(methods: Sequence[Method], out: Path) -> None:
-    """Accuracy when one of n samples is chosen, against n, by the reward and by each baseline; one panel per method."""
+    """Accuracy when one of n samples is chosen, against n, by the reward and by each baseline; one panel per method.
+
+    Lines are means over seeds; bands, for the methods that read tokens, are the lowest and highest seed.
+    """
     with_curves = [m for m in methods if m.runs[0].metrics.get("curve/reward")]
     if not with_curves:
         return
@@ -184,9 +188,17 @@ def rerank_curves(methods: Sequence[Method], out: Path) -> None:
             if lines:
                 mean = np.mean(lines, axis=0)
                 (handles[curve.label],) = axes.plot(ns, mean, **curve.style)
+                if len(lines) > 1 and curve.key.removeprefix("curve/") in TOKEN_METHODS:
+                    low, high = np.min(lines, axis=0), np.max(lines, axis=0)
+                    axes.fill_between(ns, low, high, color=curve.colour, alpha=0.12, linewidth=0)
         number_of_samples(axes, ns)
-        axes.set_ylabel("accuracy")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, handlelength=2.4)
+        axes.set_ylabel("share right")
+    if len(with_curves) == 1:  # there is room at the side
+        figure.set_size_inches(5.2, 2.8)
+        place: dict[str, Any] = {"loc": "outside right center"}
+    else:
+        place = {"loc": "outside lower center", "ncols": 3}
+    figure.legend(handles.values(), handles.keys(), handlelength=2.4, **place)
     save(figure, out, "rerank_curves")
 
 
