@@ -249,6 +249,8 @@ def first_wrong_step(metrics: dict[str, Any], folder: Path) -> list[Path]:
         style: dict[str, Any] = {"color": colour}
         if BY_NAME[method].output == Output.step:  # rules that do not read the text
             style = {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+        elif BY_NAME[method].linestyle != "-":  # combinations of methods
+            style |= {"alpha": 0.55}
         names = [f"{method}/first_error_hit@1/{source}" for source in sources]
         known = [(at, metrics[name], name) for at, name in enumerate(names) if metrics.get(name) is not None]
         for at, value, name in known:

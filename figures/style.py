@@ -17,6 +17,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     "#CC79A7",
     "#7F7F7F",
 )
+BROWN = "#7A4B2A"  # not of the palette: darker than all of it
 PALETTE = {
     "black": BLACK,
     "orange": ORANGE,
@@ -26,6 +27,7 @@ PALETTE = {
     "vermilion": VERMILION,
     "purple": PURPLE,
     "grey": GREY,
+    "brown": BROWN,
 }
 RIGHT, WRONG = BLUE, ORANGE  # of right and wrong traces in every figure
 PANEL = (2.9, 2.1)  # inches: two panels fill the width of a page

@@ -29,7 +29,7 @@ python evaluate.py run_dir="$run" policy_path="$run/warm_start" output_dir="$run
 python evaluate.py run_dir="$run/sft_continued"
 
 say "4/5 evaluating the reward: reranking, AUROC, first wrong step"
-python evaluate_irl.py run_dir="$run"
+python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued"
 
 say "5/5 figures and report"
 python figures/plot_run.py "$run"

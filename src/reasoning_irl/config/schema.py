@@ -402,6 +402,7 @@ class ScorerConfig:
     negative_token: str | None = MISSING  # and for a wrong step
     frozen_path: str | None = MISSING  # the reward model before training, as a baseline
     policy_path: str | None = MISSING  # the policy whose log-probability is another baseline
+    sft_path: str | None = MISSING  # a policy after SFT on the same experts: a further baseline; null: none
     load_in_4bit: bool = MISSING
 
 

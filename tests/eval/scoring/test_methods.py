@@ -19,7 +19,7 @@ from reasoning_irl.eval.scoring.methods import (
     is_method_metric,
     names_of,
 )
-from reasoning_irl.eval.scoring.values import TOKEN_SCORERS, TRACE_SCORERS
+from reasoning_irl.eval.scoring.values import COMBINATIONS, TOKEN_SCORERS, TRACE_SCORERS
 
 
 def test_names_and_labels_are_unique() -> None:
@@ -30,13 +30,19 @@ def test_names_and_labels_are_unique() -> None:
 
 def test_every_method_has_the_function_that_its_output_needs() -> None:
     """Trap: a method in the table without a function, or a function that no table shows."""
-    assert set(TOKEN_METHODS) == {*TOKEN_SCORERS, OTHER}  # the other model's values are read from its file
+    assert set(TOKEN_METHODS) == {
+        *TOKEN_SCORERS,
+        *COMBINATIONS,
+        OTHER,
+    }  # the other model's values are read from its file
     assert set(names_of(Output.trace_score)) == set(TRACE_SCORERS)
+    assert {part for parts in COMBINATIONS.values() for part in parts} <= set(TOKEN_SCORERS)
     assert {name for name, method in BY_NAME.items() if method.needs} == set(TOKEN_METHODS)
 
 
 def test_groups_of_methods() -> None:
-    assert SCORED == ("reward", "other", "frozen", "logprob", "entropy", "length", "random", "oracle")
+    assert TOKEN_METHODS[:6] == ("reward", "other", "frozen", "logprob", "entropy", "sft")
+    assert (*TOKEN_METHODS, "length", "random", "oracle") == SCORED
     assert (*SCORED[:-1], "majority", "oracle") == CHOOSING
     assert (*TOKEN_METHODS, "chance", "first_step", "last_step") == LOCATING
     assert {*BASELINES, REWARD, "oracle"} == set(BY_NAME)

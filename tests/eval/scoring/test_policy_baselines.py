@@ -15,7 +15,7 @@ from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion,
 from reasoning_irl.eval.evaluate import run_evaluation
 from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 from reasoning_irl.eval.scoring.inputs import ScoringJob, find_inputs
-from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, onto, policy_logprobs
+from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, onto, policy_logprobs, sft_logprobs
 from reasoning_irl.eval.traces.trace_file import read_traces
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
 from tests.helpers.configs import eval_config, irl_config
@@ -109,6 +109,17 @@ def test_log_probabilities_in_the_file_are_used(sampled: Path, tmp_path: Path) -
     assert found is not None
     assert set(found[0]) == {-7.0}
     assert np.mean(found[1]) == pytest.approx(rows[1]["logprob"], abs=1e-4)
+
+
+def test_sft_log_probabilities_are_of_that_policy_and_not_of_the_file(sampled: Path, tmp_path: Path) -> None:
+    """Trap: the file's log-probabilities, which are those of the policy that sampled it."""
+    rows = [{**row, "token_logprobs": [-7.0] * len(row["token_ids"])} for row in read_rows(sampled / "traces.jsonl")]
+    given = own_job(sampled, write_rows(tmp_path / "t.jsonl", rows))
+    assert sft_logprobs(given) is None
+    found = sft_logprobs(replace(given, inputs=replace(given.inputs, sft=str(sampled / "checkpoint-10"))))
+    assert found is not None
+    for values, row in zip(found, rows, strict=True):
+        assert np.mean(values) == pytest.approx(row["logprob"], abs=1e-4)  # here, both are the same policy
 
 
 # Entropies

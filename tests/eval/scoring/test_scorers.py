@@ -51,7 +51,13 @@ TRACES = [
 
 def settings(**given: Any) -> ScorerConfig:
     defaults: dict[str, Any] = {"reward_path": None, "reward_kind": RewardKind.auto, "step_separator": None}
-    defaults |= {"positive_token": None, "negative_token": None, "frozen_path": None, "policy_path": None}
+    defaults |= {
+        "positive_token": None,
+        "negative_token": None,
+        "frozen_path": None,
+        "policy_path": None,
+        "sft_path": None,
+    }
     return ScorerConfig(**{**defaults, "load_in_4bit": False, **given})
 
 

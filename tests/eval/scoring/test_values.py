@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reasoning_irl.config.schema import OnError
-from reasoning_irl.eval.scoring.values import drop_non_finite, score_traces
+from reasoning_irl.eval.scoring.values import combined, drop_non_finite, score_traces
 from reasoning_irl.eval.traces.labelled import labelled
 from reasoning_irl.eval.traces.trace_file import TEST, Skipped, Trace
 from reasoning_irl.metrics.traces import TokenValues
@@ -34,6 +34,28 @@ def test_trace_scores_need_no_model() -> None:
     assert found["length"].tolist() == [-2.0, -3.0, -4.0]  # shorter is better
     assert found["oracle"].tolist() == [1.0, 0.0, 0.0]
     assert len(set(found["random"].tolist())) == 1
+
+
+def test_combination_adds_values_standardised_on_validation_tokens() -> None:
+    """Trap: means of traces instead of tokens, or of test traces, which would choose on what is reported."""
+    a, b = [[1.0, 3.0], [5.0], [100.0]], [[0.0, 0.0], [6.0], [2.0]]  # the third is a test trace
+    mean_a, std_a = 3.0, np.std([1.0, 3.0, 5.0])
+    mean_b, std_b = 2.0, np.std([0.0, 0.0, 6.0])
+    found = combined([a, b], [0, 1])
+    assert found is not None
+    expected = [
+        [(x - mean_a) / std_a + (y - mean_b) / std_b for x, y in zip(*of, strict=True)] for of in zip(a, b, strict=True)
+    ]
+    assert [list(values) for values in found] == [pytest.approx(values) for values in expected]
+    assert a == [[1.0, 3.0], [5.0], [100.0]]  # the parts are not changed
+    constant = combined([[[2.0], [2.0]]], [0, 1])
+    assert constant is not None
+    assert [list(values) for values in constant] == [[0.0], [0.0]]
+
+
+def test_combination_needs_all_its_parts_and_validation_traces() -> None:
+    assert combined([[[1.0]], None], [0]) is None
+    assert combined([[[1.0]], [[2.0]]], []) is None
 
 
 def test_finite_values_drop_nothing() -> None:

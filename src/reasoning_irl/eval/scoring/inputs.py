@@ -15,17 +15,24 @@ from reasoning_irl.eval.traces.other_model import scored_traces
 from reasoning_irl.eval.traces.trace_file import Trace
 from reasoning_irl.text.token_spans import token_pieces
 from reasoning_irl.utils.errors import ConfigError
-from reasoning_irl.utils.run_folder import INITIAL_REWARD_MODEL, REWARD_MODEL, TRACES_FILE, newest_checkpoint
+from reasoning_irl.utils.run_folder import (
+    CONFIG_FILE,
+    INITIAL_REWARD_MODEL,
+    REWARD_MODEL,
+    TRACES_FILE,
+    newest_checkpoint,
+)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an evaluation reads. Without one of the last three, the methods that need it are not scored."""
+    """What an evaluation reads. Without one of the last four, the methods that need it are not scored."""
 
     traces: Path
     reward: ScorerSpec
     frozen: Path | None
     policy: str | None
+    sft: str | None  # a policy after SFT on the same experts
     against: Path | None  # the traces that another reward model scored
 
     def window(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -72,4 +79,7 @@ def find_inputs(config: IRLEvalConfig) -> Inputs:
         frozen = frozen or (initial if initial.is_dir() else None)
         policy = policy or str(newest_checkpoint(run_dir))
     against = scored_traces(config.eval.against) if config.eval.against else None
-    return Inputs(traces, find_scorer(reward, model), frozen, policy, against)
+    sft = model.sft_path
+    if sft is not None and (Path(sft) / CONFIG_FILE).is_file():
+        sft = str(newest_checkpoint(Path(sft)))
+    return Inputs(traces, find_scorer(reward, model), frozen, policy, sft, against)

@@ -33,6 +33,7 @@ class Method:
         return f"not scored: it needs {self.needs}"
 
 
+SFT_AND_POLICY = "model.sft_path, model.policy_path and validation traces"
 METHODS = (
     Method("reward", "learned reward", Output.token_values, "blue", needs="model.reward_path"),
     Method("other", "other reward model", Output.token_values, "orange", needs="eval.against"),
@@ -53,6 +54,9 @@ METHODS = (
         "vermilion",
         needs="model.policy_path with the reward's tokenizer, or token_entropies in the file",
     ),
+    Method("sft", "log-probability of SFT", Output.token_values, "brown", needs="model.sft_path"),
+    Method("logprobs", "both log-probabilities", Output.token_values, "brown", "--", needs=SFT_AND_POLICY),
+    Method("reward_and_logprobs", "reward and both", Output.token_values, "blue", "--", needs=SFT_AND_POLICY),
     Method("length", "length", Output.trace_score, "sky"),
     Method("random", "random", Output.trace_score, "black", "--"),
     Method("majority", "majority vote", Output.votes, "green"),

@@ -1,4 +1,4 @@
-"""The policy's baselines: the log-probability and the negative entropy of each token.
+"""Baselines from policies: the log-probability and the negative entropy of each token.
 
 Log-probabilities are carried to the reward model's tokens if the policy has another tokenizer. The policy then reads
 its own tokens (the ids it sampled, if the file has them), and each log-probability is spread evenly over the
@@ -33,8 +33,17 @@ def policy_logprobs(job: ScoringJob) -> TokenValues | None:
     """
     known = [trace.logprobs for trace in job.traces] + [None] * len(job.planted)
     policy = job.inputs.policy
-    if policy is None:
-        return _completed(known, [])
+    return _completed(known, []) if policy is None else _logprobs(job, policy, uses_file=True)
+
+
+def sft_logprobs(job: ScoringJob) -> TokenValues | None:
+    """log p(y_t | x, y_<t) under the policy after SFT, likewise; None without one."""
+    return None if job.inputs.sft is None else _logprobs(job, job.inputs.sft, uses_file=False)
+
+
+def _logprobs(job: ScoringJob, policy: str, *, uses_file: bool) -> TokenValues | None:
+    """The log-probabilities under a policy; those in the file are of the policy that sampled it."""
+    known = [trace.logprobs if uses_file else None for trace in job.traces] + [None] * len(job.planted)
     theirs = load_tokenizer(policy)
     if theirs.get_vocab() == job.tokenizer.get_vocab():
         return _completed(known, _missing_logprobs(job, policy, theirs, job.sequences, known))
@@ -42,7 +51,7 @@ def policy_logprobs(job: ScoringJob) -> TokenValues | None:
     read = read_traces(job.inputs.traces, theirs, config.eval.validation_share, config.seed, lines=lines)
     of_planted = job.sequences[len(job.traces) :]
     planted = _in_tokens_of(theirs, job, of_planted)
-    known = [trace.logprobs for trace in read] + [None] * len(planted)
+    known = [trace.logprobs if uses_file else None for trace in read] + [None] * len(planted)
     own = [trace.sequence for trace in read] + [sequence for sequence, _ in planted]
     values = _completed(known, _missing_logprobs(job, policy, theirs, own, known))
     if values is None:

@@ -1,15 +1,15 @@
 """The values that each method gives: one per token, or one score per trace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from reasoning_irl.eval.scoring.generation import on_best_device, progress_bar, score_by_length
 from reasoning_irl.eval.scoring.inputs import ScoringJob
-from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, policy_logprobs
+from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, policy_logprobs, sft_logprobs
 from reasoning_irl.eval.scoring.scorers import tokenizer_folder
 from reasoning_irl.eval.traces.labelled import Labelled
-from reasoning_irl.eval.traces.trace_file import Skipped, Trace
+from reasoning_irl.eval.traces.trace_file import VALIDATION, Skipped, Trace
 from reasoning_irl.metrics.traces import Floats, TokenValues
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import load_reward_model
@@ -43,6 +43,12 @@ TOKEN_SCORERS: dict[str, Callable[[ScoringJob], TokenValues | None]] = {
     "frozen": untrained_rewards,
     "logprob": policy_logprobs,
     "entropy": negative_entropies,
+    "sft": sft_logprobs,
+}
+# Sums of the standardised values of other methods: z(a) + z(b) + ..., with means and deviations of validation tokens.
+COMBINATIONS = {
+    "logprobs": ("logprob", "sft"),
+    "reward_and_logprobs": ("reward", "logprob", "sft"),
 }
 
 
@@ -55,8 +61,28 @@ TRACE_SCORERS: dict[str, Callable[[Labelled], Floats]] = {
 
 
 def score_tokens(job: ScoringJob) -> dict[str, TokenValues | None]:
-    """The values of every method in TOKEN_SCORERS, by name."""
-    return {name: score(job) for name, score in TOKEN_SCORERS.items()}
+    """The values of every method in TOKEN_SCORERS and COMBINATIONS, by name."""
+    values = {name: score(job) for name, score in TOKEN_SCORERS.items()}
+    validation = [index for index, trace in enumerate(job.traces) if trace.split == VALIDATION]
+    for name, parts in COMBINATIONS.items():
+        values[name] = combined([values[part] for part in parts], validation)
+    return values
+
+
+def combined(parts: Sequence[TokenValues | None], validation: Sequence[int]) -> TokenValues | None:
+    """The sum of the standardised values (T,) of each trace; None if a part is missing or there is no validation trace.
+
+    Means and deviations are those of all tokens of the traces at the indices `validation`.
+    """
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not validation:
+        return None
+    sums = [np.zeros(len(of_trace)) for of_trace in known[0]]
+    for part in known:
+        tokens = np.concatenate([np.asarray(part[index], dtype=np.float64) for index in validation])
+        for total, of_trace in zip(sums, part, strict=True):
+            total += (np.asarray(of_trace, dtype=np.float64) - tokens.mean()) / (tokens.std() or 1.0)
+    return sums
 
 
 def score_traces(data: Labelled) -> dict[str, Floats]:
