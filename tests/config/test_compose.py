@@ -72,7 +72,25 @@ def test_own_run_can_be_evaluated_by_its_folder_or_name(name: str) -> None:
 def test_every_job_has_a_config() -> None:
     assert {"config_irl_train", "config_sft_train"} <= set(MAIN_CONFIGS)
     jobs = {"grpo_train" if name == "config_train" else name.removeprefix("config_") for name in MAIN_CONFIGS}
-    assert jobs == set(SCHEMAS)
+    assert jobs | {"offline_irl_train"} == set(SCHEMAS)
+
+
+def test_offline_reward_needs_its_files_and_a_model(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").touch()
+    files = [f"dataset.path={tmp_path}/data.jsonl", f"dataset.samples_path={tmp_path}/data.jsonl"]
+    model = ["model.reward_name=some/model"]
+    config = compose_any("offline_irl_train", *files, *model, "variant=[additive,pairwise]")
+    assert isinstance(config, schema.OfflineTrainConfig)
+    assert config.model.discriminator_logit == schema.DiscriminatorLogit.additive
+    assert config.model.classifier_loss == schema.ClassifierLoss.pairwise
+    for lacking, message in (
+        ([*files, "model.reward_name=null"], "model.reward_name is missing"),
+        ([*model, files[0], "dataset.samples_path=no.jsonl"], "dataset.samples_path=no.jsonl does not exist"),
+        ([*model, files[1], "dataset.path=no.jsonl"], "dataset.path=no.jsonl does not exist"),
+        ([*files, *model, "model.load_in_4bit=true", "model.reward_lora.rank=0"], "model.reward_lora.rank"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compose_any("offline_irl_train", *lacking)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -23,6 +23,7 @@ SCHEMAS = {
     "irl_train": schema.IRLTrainConfig,
     "sft_train": schema.SFTTrainConfig,
     "grpo_train": schema.GRPOTrainConfig,
+    "offline_irl_train": schema.OfflineTrainConfig,
     "eval": schema.EvalConfig,
     "irl_eval": schema.IRLEvalConfig,
 }
@@ -31,6 +32,7 @@ SCRIPTS = {
     schema.IRLTrainConfig: "irl_train.py",
     schema.SFTTrainConfig: "sft_train.py",
     schema.GRPOTrainConfig: "train.py",
+    schema.OfflineTrainConfig: "irl_train.py",
     schema.EvalConfig: "evaluate.py",
     schema.IRLEvalConfig: "evaluate_irl.py",
 }
@@ -111,10 +113,9 @@ def load_dataset_config(run_dir: Path) -> schema.DatasetConfig:
     config = load_run_config(run_dir)
     if "dataset" not in config:
         raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
+    kind = schema.OfflineDatasetConfig if "samples_path" in config.dataset else schema.DatasetConfig
     try:
-        dataset = OmegaConf.merge(
-            OmegaConf.structured(schema.DatasetConfig), OmegaConf.to_container(config.dataset, resolve=True)
-        )
+        dataset = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.to_container(config.dataset, resolve=True))
         return OmegaConf.to_object(dataset)  # type: ignore[return-value]  # the structured config's own class
     except OmegaConfBaseException as error:
         reason = str(error).strip().splitlines()[0]

@@ -23,6 +23,7 @@ class Algorithm(StrEnum):
     airl = "airl"  # adversarial IRL on demonstrations
     sft = "sft"  # supervised fine-tuning on demonstrations
     grpo = "grpo"  # GRPO on verifiable rewards
+    offline = "offline"  # AIRL's discriminator alone, on demonstrations and a file of samples
 
 
 class DatasetName(StrEnum):
@@ -193,6 +194,11 @@ class DatasetConfig:
 
 
 @dataclass
+class OfflineDatasetConfig(DatasetConfig):
+    samples_path: str = MISSING  # the samples to tell from the experts: a traces file, whose labels are not read
+
+
+@dataclass
 class LoraConfig:
     rank: int = bounded(0)  # 0: no adapter, all weights are trained
     alpha: int = bounded(1)
@@ -210,16 +216,16 @@ class ModelConfig:
 
 
 @dataclass
-class RewardModelConfig(ModelConfig):
-    """The policy's keys and the discriminator's; names follow the published configuration."""
+class DiscriminatorConfig:
+    """The reward model and its training; names follow the published configuration."""
 
-    reward_name: str | None = MISSING  # a model folder or a hub name; null: the model that the policy starts from
+    reward_name: str | None = (
+        MISSING  # a model folder, a hub name, or a reward model to go on from (its run); null: the policy's start
+    )
     reward_lora: LoraConfig = MISSING
-    # the discriminator
     classifier_loss: ClassifierLoss = MISSING
     reward_head: RewardHead = MISSING
     discriminator_logit: DiscriminatorLogit = MISSING
-    reward_form: RewardForm = MISSING
     reward_granularity: Granularity = MISSING
     dense_rewards: bool | None = MISSING  # sets reward_granularity: true is dense, false is sparse, null keeps it
     reward_interval: int = bounded(1)  # tokens between two readings at granularity `interval`
@@ -229,13 +235,9 @@ class RewardModelConfig(ModelConfig):
     reward_lr_scheduler_type: Schedule = MISSING
     reward_warmup_ratio: float = bounded(0, 1)
     reward_max_grad_norm: float = bounded(above=0)
-    reward_warmup_steps: int = bounded(0)  # updates before the first policy step, on experts and perturbations
-    reward_updates_per_policy_step: int = bounded(0)  # 0: no updates after the warm-up
     reward_batch_size: int = bounded(1)  # experts per update
     reward_policy_batch_size: int = bounded(1)  # policy samples per update, including replayed ones
     reward_micro_batch_size: int = bounded(1)  # sequences per forward pass; affects memory, not gradients
-    replay_buffer_size: int = bounded(0)  # past policy samples to keep
-    replay_fraction: float = bounded(0, 1)  # share of an update's policy samples drawn from the replay buffer
     disc_label_smoothing: float = bounded(0, 0.999)  # bce: s moves the targets to 1 - s/2 and s/2
     class_balance: bool = MISSING  # bce: experts together weigh as much as all negatives
     reward_lm_coef: float = bounded(0)  # weight of the experts' negative log-likelihood; likelihood head only
@@ -247,6 +249,22 @@ class RewardModelConfig(ModelConfig):
     clip_reward_model: bool = MISSING  # clip rewards to reward_lb..reward_ub
     reward_lb: float = MISSING
     reward_ub: float = MISSING
+
+
+@dataclass
+class OfflineModelConfig(DiscriminatorConfig):
+    load_in_4bit: bool = MISSING  # freezes the weights, so it needs LoRA
+
+
+@dataclass
+class RewardModelConfig(DiscriminatorConfig, ModelConfig):
+    """The policy's keys, the discriminator's, and those of their alternation."""
+
+    reward_form: RewardForm = MISSING
+    reward_warmup_steps: int = bounded(0)  # updates before the first policy step, on experts and perturbations
+    reward_updates_per_policy_step: int = bounded(0)  # 0: no updates after the warm-up
+    replay_buffer_size: int = bounded(0)  # past policy samples to keep
+    replay_fraction: float = bounded(0, 1)  # share of an update's policy samples drawn from the replay buffer
     # from reward to advantage
     advantage_calculation: AdvantageCalculation = MISSING
     advantage_baseline: AdvantageBaseline = MISSING
@@ -257,11 +275,26 @@ class RewardModelConfig(ModelConfig):
 
 
 @dataclass
-class TrainingConfig:
+class RunConfig:
+    """What the training of any model needs."""
+
     output_dir: str = MISSING
     resume: bool = MISSING  # continue from the run's newest checkpoint
     max_steps: int = bounded(1)
     max_seconds: float | None = bounded(above=0)  # wall time after which training stops; null: no limit
+    logging_steps: int = bounded(1)
+    save_steps: int = bounded(1)
+    max_prompt_length: int = bounded(1)  # tokens; a longer prompt is an error and is never cut
+    max_completion_length: int = bounded(1)  # tokens
+
+
+@dataclass
+class OfflineTrainingConfig(RunConfig):
+    eval_steps: int = bounded(1)  # updates between two looks at the held-out experts and samples
+
+
+@dataclass
+class TrainingConfig(RunConfig):
     optim: Optimizer = MISSING  # of the policy; the 8-bit ones need a GPU
     learning_rate: float = bounded(above=0)
     lr_scheduler_type: Schedule = MISSING
@@ -272,10 +305,6 @@ class TrainingConfig:
     gradient_checkpointing: bool = MISSING  # saves memory, costs time
     per_device_train_batch_size: int = bounded(1)
     gradient_accumulation_steps: int = bounded(1)
-    logging_steps: int = bounded(1)
-    save_steps: int = bounded(1)
-    max_prompt_length: int = bounded(1)  # tokens; a longer prompt is an error and is never cut
-    max_completion_length: int = bounded(1)  # tokens
 
 
 @dataclass
@@ -356,7 +385,20 @@ class GRPOTrainConfig:
     wandb: WandbConfig = MISSING
 
 
-TrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig
+@dataclass
+class OfflineTrainConfig:
+    """irl_train.py without a policy: learns a reward from demonstrations and a file of samples."""
+
+    algorithm: Algorithm = MISSING
+    seed: int = bounded(0)
+    dataset: OfflineDatasetConfig = MISSING
+    model: OfflineModelConfig = MISSING
+    training: OfflineTrainingConfig = MISSING
+    wandb: WandbConfig = MISSING
+
+
+PolicyTrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig
+TrainConfig = PolicyTrainConfig | OfflineTrainConfig
 
 
 @dataclass

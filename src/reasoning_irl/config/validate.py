@@ -20,8 +20,14 @@ def validate(config: Any) -> None:
         _check_scorer(config.model)
     if isinstance(config, schema.TrainConfig):
         _check_dataset(config.dataset)
-        _check_model(config)
-        _check_4bit(config)
+        _check_names(config.model)
+        _check_4bit(config.model)
+    if isinstance(config, schema.PolicyTrainConfig):
+        _check_policy(config)
+    if isinstance(config, schema.OfflineTrainConfig):
+        _check_offline(config)
+    if isinstance(config, schema.IRLTrainConfig | schema.OfflineTrainConfig):
+        _check_discriminator(config.model)
     if isinstance(config, schema.IRLTrainConfig):
         _check_reward_model(config.model)
     if isinstance(config, (schema.IRLTrainConfig, schema.GRPOTrainConfig)):
@@ -76,15 +82,17 @@ def _check_dataset(dataset: schema.DatasetConfig) -> None:
             raise ConfigError(f"dataset.{key}={path} does not exist: use the path of a file or folder")
 
 
-def _check_reward_model(model: schema.RewardModelConfig) -> None:
+def _check_offline(config: schema.OfflineTrainConfig) -> None:
+    if not Path(config.dataset.samples_path).is_file():
+        raise ConfigError(f"dataset.samples_path={config.dataset.samples_path} does not exist: use a traces file")
+    if config.model.reward_name is None:
+        raise ConfigError("model.reward_name is missing: name the model that the reward model starts from")
+
+
+def _check_discriminator(model: schema.DiscriminatorConfig) -> None:
     if model.dense_rewards is not None:
         alias = schema.Granularity.dense if model.dense_rewards else schema.Granularity.sparse
         model.reward_granularity = alias
-    if model.reward_form == schema.RewardForm.airl and model.classifier_loss != schema.ClassifierLoss.bce:
-        raise ConfigError(
-            f"model.reward_form=airl needs the BCE discriminator: with "
-            f"model.classifier_loss={model.classifier_loss} use model.reward_form=logit"
-        )
     if model.reward_lm_coef and model.reward_head != schema.RewardHead.likelihood:
         raise ConfigError(
             f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood head: "
@@ -95,6 +103,14 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
     if model.num_neg_perturbations_per_expert and not model.neg_perturb_fns:
         raise ConfigError(
             "model.neg_perturb_fns is empty: name at least one, or set model.num_neg_perturbations_per_expert=0"
+        )
+
+
+def _check_reward_model(model: schema.RewardModelConfig) -> None:
+    if model.reward_form == schema.RewardForm.airl and model.classifier_loss != schema.ClassifierLoss.bce:
+        raise ConfigError(
+            f"model.reward_form=airl needs the BCE discriminator: with "
+            f"model.classifier_loss={model.classifier_loss} use model.reward_form=logit"
         )
     if model.reward_warmup_steps and not model.num_neg_perturbations_per_expert:
         raise ConfigError(
@@ -138,11 +154,12 @@ def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> No
         )
 
 
-def _check_4bit(config: schema.TrainConfig) -> None:
-    """4-bit weights are frozen, so both models need LoRA."""
-    model = config.model
-    loras = {"policy_lora": model.policy_lora}
-    if isinstance(model, schema.RewardModelConfig):
+def _check_4bit(model: schema.ModelConfig | schema.OfflineModelConfig) -> None:
+    """4-bit weights are frozen, so every model that is trained needs LoRA."""
+    loras = {}
+    if isinstance(model, schema.ModelConfig):
+        loras["policy_lora"] = model.policy_lora
+    if isinstance(model, schema.DiscriminatorConfig):
         loras["reward_lora"] = model.reward_lora
     for key, lora in loras.items():
         if model.load_in_4bit and lora.rank == 0:
@@ -152,7 +169,7 @@ def _check_4bit(config: schema.TrainConfig) -> None:
             )
 
 
-def _check_model(config: schema.TrainConfig) -> None:
+def _check_policy(config: schema.PolicyTrainConfig) -> None:
     embedded = config.model.embedded
     if embedded.hidden_size % embedded.heads:
         raise ConfigError(
@@ -166,10 +183,15 @@ def _check_model(config: schema.TrainConfig) -> None:
         raise ConfigError(
             "model.policy_name=embedded only knows the words of dataset.name=arithmetic: use a folder or a hub name"
         )
-    names = {"policy_name": config.model.policy_name, "checkpoint": config.model.checkpoint}
-    if isinstance(config.model, schema.RewardModelConfig):
-        names["reward_name"] = config.model.reward_name
-    if names["policy_name"] == "embedded":
+
+
+def _check_names(model: schema.ModelConfig | schema.OfflineModelConfig) -> None:
+    names: dict[str, str | None] = {}
+    if isinstance(model, schema.ModelConfig):
+        names |= {"policy_name": model.policy_name, "checkpoint": model.checkpoint}
+    if isinstance(model, schema.DiscriminatorConfig):
+        names["reward_name"] = model.reward_name
+    if names.get("policy_name") == "embedded":
         del names["policy_name"]
     for key, name in names.items():
         if name is not None and _looks_local(name) and not Path(name).is_dir():

@@ -35,7 +35,7 @@ from reasoning_irl.models.reward_model import RewardModel, load_reward_model
 from reasoning_irl.rewards.checking import is_right, vote
 from reasoning_irl.text.token_spans import decode, token_pieces
 from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
-from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
@@ -43,6 +43,7 @@ from reasoning_irl.utils.run_folder import (
     TRACES_FILE,
     load_run_config,
     newest_checkpoint,
+    policy_of,
     refuse_to_overwrite,
 )
 
@@ -70,7 +71,9 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     validation, test = load_test(dataset, config.eval.n_validation, config.eval.n_problems)
     records = [*validation, *test]
 
-    source = config.policy_path or str(newest_checkpoint(run_dir))
+    source = config.policy_path or policy_of(newest_checkpoint(run_dir))
+    if source is None:
+        raise UserError(f"{run_dir} trained no policy: score a traces file with evaluate_irl.py, or set policy_path")
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
     partial = PartialTraces(output_dir / PARTIAL_FILE, _identity(config, source, records), config.sampling.n_samples)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 
-from reasoning_irl.config.schema import Backend, Optimizer, TrainConfig
+from reasoning_irl.config.schema import Backend, ModelConfig, OfflineTrainConfig, Optimizer, TrainConfig
 from reasoning_irl.utils.errors import UserError
 
 
@@ -16,10 +16,13 @@ def prepare_backend(config: TrainConfig) -> None:
     Call it before importing transformers or TRL: Unsloth patches both.
     """
     model = config.model
-    if model.backend == Backend.unsloth:
-        _require("unsloth", "model.backend=unsloth", "model.backend=transformers")
     if model.load_in_4bit:
         _require("bitsandbytes", "model.load_in_4bit=true", "model.load_in_4bit=false")
+    if isinstance(config, OfflineTrainConfig):
+        return
+    assert isinstance(model, ModelConfig)
+    if model.backend == Backend.unsloth:
+        _require("unsloth", "model.backend=unsloth", "model.backend=transformers")
     if model.fast_inference:
         _require_gpu("model.fast_inference=true (sampling with vLLM)", "model.fast_inference=false")
         _require("vllm", "model.fast_inference=true", "model.fast_inference=false")

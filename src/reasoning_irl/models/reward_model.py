@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, LoraConfig, RewardHead
 from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import (
     NO_LIMIT,
@@ -351,6 +351,35 @@ def load_spec(folder: Path) -> RewardSpec:
         "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),  # older ones lack it
     }
     return RewardSpec(**{**fields, **enums})
+
+
+def continued_reward_model(
+    folder: Path, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase, lora: LoraConfig, in_4bit: bool = False
+) -> RewardModel:
+    """Loads a trained reward model to train it further. Raises UserError if the config reads or adapts it otherwise."""
+    known = load_spec(folder)
+    keys = {"head": "reward_head", "granularity": "reward_granularity", "logit": "discriminator_logit"}
+    for name, key in keys.items():
+        if getattr(known, name) != getattr(spec, name):
+            raise UserError(
+                f"{folder} was trained with model.{key}={getattr(known, name)}: set it so, or start from another model"
+            )
+    model = load_reward_model(folder, tokenizer, in_4bit)
+    model.spec = spec
+    adapter = getattr(model.backbone, "peft_config", None)
+    rank = adapter["default"].r if adapter else 0
+    if rank != lora.rank:
+        raise UserError(f"{folder} has an adapter of rank {rank} (0: none): set model.reward_lora.rank={rank}")
+    return model
+
+
+def trained_reward(name: str) -> Path | None:
+    """The reward model folder if `name` is one, or a run or a checkpoint with one; else None."""
+    folder = Path(name)
+    if (folder / CONFIG_FILE).is_file() and not (folder / SPEC_FILE).is_file():
+        folder = newest_checkpoint(folder)
+    places = [place for place in (folder, folder / REWARD_MODEL) if (place / SPEC_FILE).is_file()]
+    return places[0] if places else None
 
 
 def find_reward_model(folder: Path) -> Path:

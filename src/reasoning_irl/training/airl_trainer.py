@@ -31,12 +31,8 @@ from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.training.losses import token_policy_loss
-from reasoning_irl.utils.errors import DataError
+from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.utils.log import logger
-from reasoning_irl.utils.run_folder import REWARD_MODEL
-
-STATE_FILE = "discriminator_state.pt"
-MAX_DRAWS = 100  # of experts, to find one that can be perturbed
 
 
 class CollapseGuard:
@@ -180,25 +176,12 @@ class AIRLTrainer(GRPOTrainer):
         n = self.config.reward_batch_size
         chosen = [own[i] for i in torch.randperm(len(own))[:n].tolist()]
         records = [*chosen, *self.experts.draw(n - len(chosen))]
-        perturbed = self._perturbed(records)
-        for _ in range(MAX_DRAWS):
-            if policy or perturbed:
-                break
-            records = self.experts.draw(n)
-            perturbed = self._perturbed(records)
-        else:
-            raise DataError(
-                f"none of {MAX_DRAWS * n} experts offers a place to perturb, so there is nothing to tell experts from: "
-                "choose other model.neg_perturb_fns, or set model.reward_warmup_steps=0"
-            )
+        n_copies = self.config.num_neg_perturbations_per_expert
+        records, perturbed = self.experts.with_copies(records, n_copies, required=not policy)
         batch = self._label([self.experts.sequence(r) for r in records], policy, perturbed)
         if not self._is_airl_form:
             return batch
         return LabelledBatch(batch.tokens, batch.origin, batch.group, self._logps(batch.tokens))
-
-    def _perturbed(self, records: list[Record]) -> list[TokenSequence]:
-        n = self.config.num_neg_perturbations_per_expert
-        return [sequence for record in records for sequence in self.experts.perturbed(record, n)] if n else []
 
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
@@ -299,7 +282,8 @@ class AIRLTrainer(GRPOTrainer):
         """AUROC of held-out experts against samples that no update has seen, and against their own perturbed copies."""
         chosen = torch.randperm(len(self.heldout))[: self.guard.n_experts].tolist()
         records = [self.heldout[i] for i in chosen]
-        perturbed = self._perturbed(records[: self.config.reward_batch_size])  # fewer: they cost a pass each
+        few = records[: self.config.reward_batch_size]  # copies cost a pass each
+        _, perturbed = self.experts.with_copies(few, self.config.num_neg_perturbations_per_expert, required=False)
         batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)
         logps = self._logps(batch.tokens) if self._is_airl_form else None
         rewards = self.discriminator.rewards(batch.tokens, logps)
@@ -343,21 +327,17 @@ class AIRLTrainer(GRPOTrainer):
 
     def save_discriminator(self, folder: Path) -> None:
         """Saves the reward model, its optimiser and schedule, the replay buffer, the expert stream and the guard."""
-        reward_folder = folder / REWARD_MODEL
-        self.discriminator.model.save(reward_folder)
-        self.reward_tokenizer.save_pretrained(reward_folder)
         state = {
             "discriminator": self.discriminator.state_dict(),
             "experts": self.experts.state_dict(),
             "replay": self.replay.state_dict(),
             "guard_auroc": self.guard.auroc,
         }
-        torch.save(state, folder / STATE_FILE)
+        save_reward_checkpoint(folder, self.discriminator.model, self.reward_tokenizer, state)
 
     def load_discriminator_state(self, folder: Path) -> None:
         """Restores the rest of the state from a checkpoint whose reward model is already in the discriminator."""
-        # The file was written by this program and contains plain Python objects (random streams, token tuples).
-        state = torch.load(folder / STATE_FILE, weights_only=False)
+        state = load_training_state(folder)
         self.discriminator.load_state_dict(state["discriminator"])
         self.experts.load_state_dict(state["experts"])
         self.replay.load_state_dict(state["replay"])

@@ -7,14 +7,14 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, TrainConfig, WandbMode
+from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, PolicyTrainConfig, WandbMode
 from reasoning_irl.tracking import wandb_mode
 from reasoning_irl.training.callbacks import JsonlLog, TimeLimit
 
 TRAIN_LOG = "train_log.jsonl"
 
 
-def trainer_arguments(config: TrainConfig) -> dict[str, Any]:
+def trainer_arguments(config: PolicyTrainConfig) -> dict[str, Any]:
     """The arguments that SFTConfig and GRPOConfig share."""
     training = config.training
     return {
@@ -56,7 +56,7 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
     )
 
 
-def callbacks(config: TrainConfig) -> list[TrainerCallback]:
+def callbacks(config: PolicyTrainConfig) -> list[TrainerCallback]:
     """The local log of every step, and the time limit if there is one."""
     chosen: list[TrainerCallback] = [JsonlLog(Path(config.training.output_dir) / TRAIN_LOG)]
     if config.training.max_seconds is not None:

@@ -2,10 +2,17 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) -> None:
+    """Appends the line of one logged step to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **logs}) + "\n")
 
 
 class JsonlLog(TrainerCallback):
@@ -23,9 +30,7 @@ class JsonlLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        line = {"step": state.global_step, "seconds": round(time.perf_counter() - self._start, 3), **(logs or {})}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_step(self._path, state.global_step, time.perf_counter() - self._start, logs or {})
 
 
 class TimeLimit(TrainerCallback):

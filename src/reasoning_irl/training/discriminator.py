@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import get_scheduler
 
-from reasoning_irl.config.schema import ClassifierLoss, RewardModelConfig
+from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorConfig
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.losses import LOSSES, LossInputs, masked_mean
@@ -68,7 +68,7 @@ def label_batch(
 class Discriminator:
     """Learns to tell experts (label 1) from negatives (label 0), and turns its logit into a reward."""
 
-    def __init__(self, model: RewardModel, config: RewardModelConfig, total_updates: int) -> None:
+    def __init__(self, model: RewardModel, config: DiscriminatorConfig, total_updates: int) -> None:
         self.model = model.eval()  # it has no dropout: training and scoring compute the same function
         self.config = config
         self.parameters = [p for p in model.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Expert demonstrations for the discriminator: shuffled, with perturbed copies; and the replay buffer of samples."""
+"""What the discriminator compares: experts with perturbed copies, and samples from a file or a replay buffer."""
 
 import random
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
 from reasoning_irl.utils.errors import DataError
+
+MAX_DRAWS = 100  # of experts, to find one that can be perturbed
 
 
 class ExpertPool:
@@ -69,11 +71,60 @@ class ExpertPool:
         copies.pop(self.sequence(record), None)  # the error is in the part that was truncated
         return list(copies)
 
+    def with_copies(self, records: list[Record], n: int, *, required: bool) -> tuple[list[Record], list[TokenSequence]]:
+        """The records and up to n perturbed copies of each.
+
+        If copies are `required` and none of the records offers a place to perturb, as many others are drawn instead.
+        Raises DataError if that never helps.
+        """
+        for _ in range(MAX_DRAWS):
+            copies = [copy for record in records for copy in self.perturbed(record, n)] if n else []
+            if copies or not required:
+                return records, copies
+            records = self.draw(len(records))
+        raise DataError(
+            f"none of {MAX_DRAWS * len(records)} experts offers a place to perturb, so there is nothing to tell "
+            "experts from: choose other model.neg_perturb_fns, or set model.reward_warmup_steps=0"
+        )
+
     def _encode(self, record: Record, trace: str) -> TokenSequence:
         ids, _ = encode_completion(self._tokenizer, trace, self._max_completion_length)
         if record.id not in self._prompts:
             self._prompts[record.id] = encode_prompt(self._tokenizer, record.prompt)
         return TokenSequence(self._prompts[record.id], ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rng": self._rng.getstate(), "order": list(self._order)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rng.setstate(state["rng"])
+        self._order = list(state["order"])
+
+
+class SamplePool:
+    """A fixed set of policy samples, drawn without replacement, epoch after epoch; seeded."""
+
+    def __init__(self, samples: Sequence[TokenSequence], seed: int) -> None:
+        self._samples = list(samples)
+        self._rng = random.Random(seed)
+        self._order: list[int] = []
+        self._of_prompt: dict[tuple[int, ...], list[int]] = {}
+        for index, sample in enumerate(self._samples):
+            self._of_prompt.setdefault(sample.prompt_ids, []).append(index)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def draw(self, n: int, prompts: Sequence[tuple[int, ...]]) -> list[TokenSequence]:
+        """n samples, or all if there are fewer: of the given prompts as far as they go, then the next others."""
+        own = [index for prompt in dict.fromkeys(prompts) for index in self._of_prompt.get(prompt, [])]
+        chosen = dict.fromkeys(self._rng.sample(own, min(n, len(own))))
+        while len(chosen) < min(n, len(self._samples)):
+            if not self._order:
+                self._order = list(range(len(self._samples)))
+                self._rng.shuffle(self._order)
+            chosen[self._order.pop()] = None
+        return [self._samples[index] for index in chosen]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rng": self._rng.getstate(), "order": list(self._order)}

@@ -17,18 +17,27 @@ from reasoning_irl.config import schema
 from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.loading import TrainData, load_annotated, load_train, number_limit
 from reasoning_irl.data.records import Record
+from reasoning_irl.data.samples import read_samples
 from reasoning_irl.data.tokens import check_prompt_lengths, encode_record
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
-from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.models.reward_model import (
+    RewardModel,
+    RewardSpec,
+    build_reward_model,
+    continued_reward_model,
+    load_reward_model,
+    trained_reward,
+)
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import callbacks, grpo_arguments, trainer_arguments
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
-from reasoning_irl.training.experts import ExpertPool
+from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.grpo import VerifierTrainer
+from reasoning_irl.training.offline import OfflineTrainer, split_samples
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
@@ -51,8 +60,8 @@ class Started:
     run_dir: Path
     checkpoint: Path | None  # the one to resume from
     data: TrainData
-    source: str  # the folder or hub name that the policy starts from
-    tokenizer: PreTrainedTokenizerBase  # the policy's
+    source: str  # the folder or hub name that the policy starts from; of an offline run, the reward model
+    tokenizer: PreTrainedTokenizerBase  # of `source`
 
 
 def train_airl(config: schema.IRLTrainConfig) -> Path:
@@ -71,15 +80,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         train_dataset=_rows(started.data.train),
         callbacks=callbacks(config),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
-        experts=ExpertPool(
-            [*started.data.train, *started.data.heldout],
-            started.tokenizer,
-            config.training.max_completion_length,
-            config.model.neg_perturb_fns,
-            number_limit(config.dataset),
-            config.seed,
-            n_drawn=len(started.data.train),
-        ),
+        experts=_experts(config, started.tokenizer, started.data),
         bridge=bridge,
         reward_tokenizer=reward_tokenizer,
         heldout=started.data.heldout,
@@ -133,24 +134,87 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     return _train(trainer, config, started)
 
 
+def train_offline(config: schema.OfflineTrainConfig) -> Path:
+    """Learns a reward from demonstrations and a file of samples, and returns the last checkpoint's folder."""
+    started = _start(config)
+    training, tokenizer, data = config.training, started.tokenizer, started.data
+    check_prompt_lengths(tokenizer, data.heldout, training.max_prompt_length)
+    samples = read_samples(
+        Path(config.dataset.samples_path),
+        tokenizer,
+        config.dataset.system_prompt,
+        training.max_prompt_length,
+        training.max_completion_length,
+    )
+    experts = _experts(config, tokenizer, data)
+    split = split_samples(samples, {experts.sequence(record).prompt_ids for record in data.heldout}, config.seed)
+    print(
+        f"{len(data.train)} experts and {len(split.train)} samples to learn from; {len(data.heldout)} experts and "
+        f"{len(split.heldout)} samples held out"
+    )
+    model = _reward_model(config, started, started.source, tokenizer).to(_device())
+    with wandb_run(config, "train", started.run_dir) as run:
+        trainer = OfflineTrainer(
+            discriminator=Discriminator(model, config.model, training.max_steps),
+            experts=experts,
+            samples=SamplePool(split.train, config.seed),
+            heldout=data.heldout,
+            heldout_samples=split.heldout,
+            tokenizer=tokenizer,
+            config=training,
+            run=run,
+        )
+        if started.checkpoint:
+            trainer.load_state(started.checkpoint)
+        return trainer.train()
+
+
 def _start(config: schema.TrainConfig) -> Started:
-    """Checks the run folder, loads the data, records the run, seeds, and finds the policy's start."""
+    """Checks the run folder, loads the data, records the run, seeds, and finds the trained model's start."""
     training, run_dir = config.training, Path(config.training.output_dir)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     if not training.resume:
         record_run(config, run_dir)
     set_seed(config.seed)
-    source = policy_source(config.model, config.dataset.max_value, run_dir)
-    tokenizer = load_tokenizer(source)
+    checkpoint = newest_checkpoint(run_dir) if training.resume else None
+    if isinstance(config, schema.OfflineTrainConfig):
+        assert config.model.reward_name is not None
+        source = config.model.reward_name
+        tokenizer = load_tokenizer(_tokenizer_of_reward(source, checkpoint))
+    else:
+        source = policy_source(config.model, config.dataset.max_value, run_dir)
+        tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
-    return Started(run_dir, newest_checkpoint(run_dir) if training.resume else None, data, source, tokenizer)
+    return Started(run_dir, checkpoint, data, source, tokenizer)
+
+
+def _experts(
+    config: schema.IRLTrainConfig | schema.OfflineTrainConfig, tokenizer: PreTrainedTokenizerBase, data: TrainData
+) -> ExpertPool:
+    return ExpertPool(
+        [*data.train, *data.heldout],
+        tokenizer,
+        config.training.max_completion_length,
+        config.model.neg_perturb_fns,
+        number_limit(config.dataset),
+        config.seed,
+        n_drawn=len(data.train),
+    )
+
+
+def _tokenizer_of_reward(name: str, checkpoint: Path | None) -> str:
+    """The folder or hub name of the tokenizer of a reward model that starts from `name`, or from a checkpoint."""
+    if checkpoint:
+        return str(checkpoint / REWARD_MODEL)
+    trained = trained_reward(name)
+    return str(trained) if trained else name
 
 
 def _bridge(config: schema.IRLTrainConfig, started: Started) -> tuple[PreTrainedTokenizerBase, TokenBridge]:
     """The reward model's tokenizer, and the bridge to it from the policy's tokens."""
-    folder = started.checkpoint / REWARD_MODEL if started.checkpoint else None
-    reward_tokenizer = load_tokenizer(str(folder) if folder else config.model.reward_name or started.source)
+    name = config.model.reward_name or started.source
+    reward_tokenizer = load_tokenizer(_tokenizer_of_reward(name, started.checkpoint))
     bridge = TokenBridge(started.tokenizer, reward_tokenizer, [*started.data.train, *started.data.heldout])
     if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
         raise UserError(
@@ -162,12 +226,16 @@ def _bridge(config: schema.IRLTrainConfig, started: Started) -> tuple[PreTrained
 
 
 def _reward_model(
-    config: schema.IRLTrainConfig, started: Started, source: str, tokenizer: PreTrainedTokenizerBase
+    config: schema.IRLTrainConfig | schema.OfflineTrainConfig,
+    started: Started,
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> RewardModel:
-    """The reward model of the checkpoint, or a new one, which is also saved before it learns anything."""
+    """The reward model of the checkpoint, or the one that the run starts from, which is also saved as it is."""
     model = config.model
     if started.checkpoint:
         return load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
+    name = model.reward_name or source
     spec = RewardSpec(
         model.reward_head,
         model.reward_granularity,
@@ -175,21 +243,26 @@ def _reward_model(
         config.dataset.system_prompt,
         model.discriminator_logit,
     )
-    frozen = model.reward_lora.rank > 0
-    reward_model = build_reward_model(model.reward_name or source, spec, tokenizer, model.load_in_4bit, frozen=frozen)
-    reward_model.backbone = with_lora(reward_model.backbone, model.reward_lora, TaskType.TOKEN_CLS)
-    if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
-        experts = started.data.train[:CENTRED_ON] if model.reward_form == schema.RewardForm.logit else []
-        length = config.training.max_completion_length
-        sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
-        reward_model.centre(sequences, model.reward_micro_batch_size)
+    trained = trained_reward(name)
+    if trained:
+        reward_model = continued_reward_model(trained, spec, tokenizer, model.reward_lora, model.load_in_4bit)
+    else:
+        frozen = model.reward_lora.rank > 0
+        reward_model = build_reward_model(name, spec, tokenizer, model.load_in_4bit, frozen=frozen)
+        reward_model.backbone = with_lora(reward_model.backbone, model.reward_lora, TaskType.TOKEN_CLS)
+        if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
+            is_airl = isinstance(model, schema.RewardModelConfig) and model.reward_form == schema.RewardForm.airl
+            experts = [] if is_airl else started.data.train[:CENTRED_ON]
+            length = config.training.max_completion_length
+            sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
+            reward_model.centre(sequences, model.reward_micro_batch_size)
     # A baseline for the evaluation: the reward before training.
     reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
     tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
     return reward_model
 
 
-def _train(trainer: GRPOTrainer, config: schema.TrainConfig, started: Started) -> Path:
+def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Started) -> Path:
     """Trains to the end and returns the last checkpoint's folder."""
     with wandb_run(config, "train", started.run_dir):
         trainer.train(resume_from_checkpoint=str(started.checkpoint) if started.checkpoint else None)
@@ -201,7 +274,7 @@ def _rows(records: Sequence[Record]) -> Dataset:
     return Dataset.from_list([{**record.as_row(), "index": index} for index, record in enumerate(records)])
 
 
-def _policy(config: schema.TrainConfig, source: str) -> PreTrainedModel:
+def _policy(config: schema.PolicyTrainConfig, source: str) -> PreTrainedModel:
     training = config.training
     length = training.max_prompt_length + training.max_completion_length
     return trainable_policy(config.model, source, length, training.gradient_checkpointing)
@@ -214,7 +287,7 @@ def _completions(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> Comp
     )
 
 
-def _warm_start(config: schema.TrainConfig, started: Started) -> str:
+def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
     """What the policy starts from: the warm start if one is enabled, else its own source.
 
     The warm start is SFT on the annotator's traces into an ordinary checkpoint folder, which a resumed run finds again.

@@ -50,6 +50,12 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return max(folders)[1]
 
 
+def policy_of(checkpoint: Path) -> str | None:
+    """The checkpoint as the folder of a policy; None if it has none, as an offline reward's."""
+    is_model = any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return str(checkpoint) if is_model else None
+
+
 def load_run_config(run_dir: Path) -> DictConfig:
     """The configuration that a training run was started with. Raises UserError if the folder has none."""
     path = Path(run_dir) / CONFIG_FILE

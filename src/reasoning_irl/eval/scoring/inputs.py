@@ -21,6 +21,7 @@ from reasoning_irl.utils.run_folder import (
     REWARD_MODEL,
     TRACES_FILE,
     newest_checkpoint,
+    policy_of,
 )
 
 
@@ -77,7 +78,7 @@ def find_inputs(config: IRLEvalConfig) -> Inputs:
     if run_dir is not None:
         initial = run_dir / INITIAL_REWARD_MODEL
         frozen = frozen or (initial if initial.is_dir() else None)
-        policy = policy or str(newest_checkpoint(run_dir))
+        policy = policy or policy_of(newest_checkpoint(run_dir))
     against = scored_traces(config.eval.against) if config.eval.against else None
     sft = model.sft_path
     if sft is not None and (Path(sft) / CONFIG_FILE).is_file():
