@@ -14,8 +14,14 @@ MakePool = Callable[..., ExpertPool]
 
 @pytest.fixture
 def make_pool(tokenizer: PreTrainedTokenizerFast, records: list[Record]) -> MakePool:
-    def make(chosen: list[Record] = records, max_length: int = 100, seed: int = 0, n_drawn: int | None = None):
-        return ExpertPool(chosen, tokenizer, max_length, list(PerturbationKind), 40, seed, n_drawn)
+    def make(
+        chosen: list[Record] = records,
+        max_length: int = 100,
+        seed: int = 0,
+        n_drawn: int | None = None,
+        keeps_copies: bool = False,
+    ):
+        return ExpertPool(chosen, tokenizer, max_length, list(PerturbationKind), 40, seed, n_drawn, keeps_copies)
 
     return make
 
@@ -46,6 +52,16 @@ def test_copy_whose_error_was_cut_off_is_not_used(make_pool: MakePool, records: 
         assert pool.sequence(record) not in copies
         assert len(set(copies)) == len(copies)
     assert n_copies > len(records) / 2
+
+
+def test_copies_are_fresh_unless_they_are_kept(make_pool: MakePool, records: list[Record]) -> None:
+    fresh, keeping = make_pool(), make_pool(keeps_copies=True)
+    assert fresh.perturbed(records[0], 2) != fresh.perturbed(records[0], 2)
+    kept = [keeping.perturbed(record, 2) for record in records[:9]]
+    assert [keeping.perturbed(record, 2) for record in records[:9]] == kept
+    resumed = make_pool(keeps_copies=True, seed=9)
+    resumed.load_state_dict(keeping.state_dict())
+    assert [resumed.perturbed(record, 2) for record in records[:9]] == kept
 
 
 def test_pool_draws_without_replacement(make_pool: MakePool, records: list[Record]) -> None:

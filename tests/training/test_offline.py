@@ -40,6 +40,7 @@ SMALL = [
     "training.eval_steps=2",
     "training.save_steps=2",
 ]
+FROZEN = ["model.reward_frozen_layers=1"]
 Run = Callable[..., Path]
 
 
@@ -131,7 +132,7 @@ def test_learns_to_tell_experts_from_samples(run: Run, samples: Path, loss: str,
     assert last["discriminator/heldout_auroc"] > 0.9
 
 
-@pytest.mark.parametrize("more", [[], ["model.classifier_loss=wgan"], ["model.reward_lora.rank=2"]])
+@pytest.mark.parametrize("more", [[], ["model.classifier_loss=wgan"], ["model.reward_lora.rank=2"], FROZEN])
 def test_resumed_run_equals_an_uninterrupted_one(run: Run, more: list[str]) -> None:
     more = [*more, "model.reward_lr_scheduler_type=linear"]
     straight = run("straight", *more, "training.max_steps=4")
@@ -146,6 +147,14 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run, more: list[str]) -> N
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     again = read_rows(resumed.parent / "train_log.jsonl")
     assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in log]
+
+
+def test_frozen_layers_stay_as_they_were(run: Run) -> None:
+    checkpoint = run("run", "training.max_steps=3", *FROZEN)
+    start, end = RewardModel.from_run(checkpoint.parent / "reward_model_initial").state_dict(), weights(checkpoint)
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert any("layers.1." in name for name in changed)
+    assert not any("layers.0." in name or "embed" in name for name in changed)
 
 
 def test_labels_are_not_read(run: Run, samples: Path) -> None:

@@ -254,6 +254,8 @@ class DiscriminatorConfig:
 @dataclass
 class OfflineModelConfig(DiscriminatorConfig):
     load_in_4bit: bool = MISSING  # freezes the weights, so it needs LoRA
+    # layers that are not trained, from the first one; their outputs are computed once per trace and kept in memory
+    reward_frozen_layers: int = bounded(0)
 
 
 @dataclass

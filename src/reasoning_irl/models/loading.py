@@ -114,16 +114,26 @@ def trainable_policy(
 
 
 def with_lora(
-    model: PreTrainedModel, lora: schema.LoraConfig, task: TaskType, gradient_checkpointing: bool = False
+    model: PreTrainedModel,
+    lora: schema.LoraConfig,
+    task: TaskType,
+    gradient_checkpointing: bool = False,
+    n_frozen: int = 0,
 ) -> PreTrainedModel:
-    """Adds a LoRA adapter to the projections; at rank 0, returns the model unchanged, with all weights trainable."""
+    """Adds a LoRA adapter to the projections; at rank 0, returns the model unchanged, with all weights trainable.
+
+    The first `n_frozen` layers get no adapter.
+    """
     if lora.rank == 0:
         return model
     if isinstance(model, PeftModel):
         return _continued(model, lora)
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task)
+    layers = list(range(n_frozen, model.config.num_hidden_layers)) if n_frozen else None
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task, layers_to_transform=layers
+    )
     adapted: Any = get_peft_model(model, config)  # has the interface of the model it wraps
     return adapted
 

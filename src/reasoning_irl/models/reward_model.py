@@ -13,12 +13,13 @@ adds the file `likelihood_head.safetensors` with a, b and, if it is not tied to 
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from peft import AutoPeftModelForTokenClassification
+from peft import AutoPeftModelForTokenClassification, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -38,6 +39,7 @@ from reasoning_irl.data.tokens import (
     encode_completion,
     encode_prompt,
 )
+from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.models.loading import load_tokenizer, no_model, weights
 from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
@@ -120,6 +122,7 @@ class RewardModel(nn.Module):
         self.likelihood = likelihood
         self.spec = spec
         self.tokenizer = tokenizer
+        self._frozen: FrozenLayers | None = None
         self.register_buffer("kinds", _step_kinds(tokenizer), persistent=False)
 
     @classmethod
@@ -153,6 +156,11 @@ class RewardModel(nn.Module):
     def device(self) -> torch.device:
         return self.kinds.device
 
+    def freeze_layers(self, n: int) -> None:
+        """Freezes the embeddings and the first n layers, and keeps their outputs for every sequence it has seen."""
+        whole = self.backbone.get_base_model() if isinstance(self.backbone, PeftModel) else self.backbone
+        self._frozen = FrozenLayers(whole.base_model, n)
+
     def read_mask(self, batch: TokenBatch) -> Tensor:
         """(B, T) mask of the tokens at which this model's reward is read and its loss is computed."""
         return read_mask(
@@ -168,7 +176,10 @@ class RewardModel(nn.Module):
 
     def logits_and_likelihood(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
         """(B, T) logits and, with the likelihood head, (B, T) log p(y_t | y_<t)."""
-        scalar, log_probs = self._terms(batch, {"input_ids": batch.input_ids})
+        if self._frozen is None:
+            scalar, log_probs = self._terms(batch, {"input_ids": batch.input_ids})
+        else:
+            scalar, log_probs = self._terms_joined(batch)
         if log_probs is None:
             return scalar, None
         log_likelihood = _pick(log_probs, batch.completion_ids)
@@ -258,8 +269,10 @@ class RewardModel(nn.Module):
     def _terms_joined(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
         """Like `_terms`, but for sequences without padding between prompt and completion."""
         ids, columns = batch.compact()
+        inputs = {"input_ids": ids} if self._frozen is None else {"inputs_embeds": self._frozen.outputs(batch)}
         # No mask: causal attention never sees padding on the right, and attention without a mask is faster.
-        output = self.backbone(input_ids=ids, output_hidden_states=self.likelihood is not None, use_cache=False)
+        with nullcontext() if self._frozen is None else self._frozen.skipped():
+            output = self.backbone(**inputs, output_hidden_states=self.likelihood is not None, use_cache=False)
         scalar = output.logits[..., 0].float().gather(1, columns)
         if self.likelihood is None:
             return scalar, None

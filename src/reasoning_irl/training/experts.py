@@ -19,7 +19,8 @@ class ExpertPool:
     """Draws experts without replacement, epoch after epoch, with fresh perturbations each time.
 
     Only the first `n_drawn` records are drawn (None: all); the others are held out but can be encoded and perturbed.
-    Seeded; with its `state_dict`, the same stream of draws continues after a restart.
+    With `keeps_copies`, an expert's first perturbed copies are used ever after, for a model that keeps what it computes
+    for a sequence. Seeded; with its `state_dict`, the same stream of draws continues after a restart.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ExpertPool:
         max_value: int | None,
         seed: int,
         n_drawn: int | None = None,
+        keeps_copies: bool = False,
     ) -> None:
         n_drawn = len(records) if n_drawn is None else n_drawn
         if n_drawn < 1:
@@ -44,6 +46,7 @@ class ExpertPool:
         self._rng = random.Random(seed)
         self._order: list[int] = []
         self._prompts: dict[str, tuple[int, ...]] = {}
+        self._kept: dict[TokenSequence, list[TokenSequence]] | None = {} if keeps_copies else None
 
     def __getitem__(self, index: int) -> Record:
         return self._records[index]
@@ -64,11 +67,16 @@ class ExpertPool:
 
     def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
         """Up to n perturbed copies; fewer if the demonstration has too few places to perturb before it is truncated."""
+        own = self.sequence(record)
+        if self._kept is not None and own in self._kept:
+            return self._kept[own]
         perturbations = sample_perturbations(
             record.target, record.question, self._kinds, n, self._rng, max_value=self._max_value
         )
         copies = dict.fromkeys(self._encode(record, perturbation.text) for perturbation in perturbations)
-        copies.pop(self.sequence(record), None)  # the error is in the part that was truncated
+        copies.pop(own, None)  # the error is in the part that was truncated
+        if self._kept is not None:
+            self._kept[own] = list(copies)
         return list(copies)
 
     def with_copies(self, records: list[Record], n: int, *, required: bool) -> tuple[list[Record], list[TokenSequence]]:
@@ -94,11 +102,12 @@ class ExpertPool:
         return TokenSequence(self._prompts[record.id], ids)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rng": self._rng.getstate(), "order": list(self._order)}
+        return {"rng": self._rng.getstate(), "order": list(self._order), "kept": self._kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rng.setstate(state["rng"])
         self._order = list(state["order"])
+        self._kept = state["kept"]
 
 
 class SamplePool:

@@ -200,7 +200,12 @@ def _experts(
         number_limit(config.dataset),
         config.seed,
         n_drawn=len(data.train),
+        keeps_copies=_n_frozen(config.model) > 0,
     )
+
+
+def _n_frozen(model: schema.DiscriminatorConfig) -> int:
+    return model.reward_frozen_layers if isinstance(model, schema.OfflineModelConfig) else 0
 
 
 def _tokenizer_of_reward(name: str, checkpoint: Path | None) -> str:
@@ -233,8 +238,12 @@ def _reward_model(
 ) -> RewardModel:
     """The reward model of the checkpoint, or the one that the run starts from, which is also saved as it is."""
     model = config.model
+    n_frozen = _n_frozen(model)
     if started.checkpoint:
-        return load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
+        reward_model = load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
+        if n_frozen:
+            reward_model.freeze_layers(n_frozen)
+        return reward_model
     name = model.reward_name or source
     spec = RewardSpec(
         model.reward_head,
@@ -249,13 +258,16 @@ def _reward_model(
     else:
         frozen = model.reward_lora.rank > 0
         reward_model = build_reward_model(name, spec, tokenizer, model.load_in_4bit, frozen=frozen)
-        reward_model.backbone = with_lora(reward_model.backbone, model.reward_lora, TaskType.TOKEN_CLS)
+        backbone = reward_model.backbone
+        reward_model.backbone = with_lora(backbone, model.reward_lora, TaskType.TOKEN_CLS, n_frozen=n_frozen)
         if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
             is_airl = isinstance(model, schema.RewardModelConfig) and model.reward_form == schema.RewardForm.airl
             experts = [] if is_airl else started.data.train[:CENTRED_ON]
             length = config.training.max_completion_length
             sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
             reward_model.centre(sequences, model.reward_micro_batch_size)
+    if n_frozen:
+        reward_model.freeze_layers(n_frozen)
     # A baseline for the evaluation: the reward before training.
     reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
     tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)

@@ -187,7 +187,7 @@ class OfflineTrainer:
 
 
 def _same_prompt_pairs(scores: Tensor, batch: LabelledBatch) -> Tensor:
-    """(P,) for each pair of an expert and a policy sample of one prompt: 1 if the expert scores higher, .5 for a tie."""
+    """(P,) for each pair of an expert and a sample of one prompt: 1 if the expert's score is higher, .5 for a tie."""
     expert, sample = batch.is_expert, batch.origin == Origin.policy
     same = batch.group[expert][:, None] == batch.group[sample][None, :]  # (E, N)
     return (torch.sign(scores[expert][:, None] - scores[sample][None, :])[same] + 1) / 2
