@@ -1,13 +1,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SEEDS ?= 0 1 2
 # Stamp files mark the last install; pip runs again only when the pins change.
 READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds smoke smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds ablations smoke smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -15,10 +14,15 @@ help: ## show this list
 quickstart: $(READY) ## learn a reward on the embedded data and evaluate it (minutes, no GPU)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart 0
 
+quickstart-seeds: SEEDS ?= 0 1 2
 quickstart-seeds: $(READY) ## run the quickstart for each of SEEDS, then print mean and spread
 	@for seed in $(SEEDS); do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/quickstart.sh outputs/quickstart-seed$$seed $$seed || exit 1; done
 	@$(BIN)/python figures/seed_table.py $(foreach seed,$(SEEDS),outputs/quickstart-seed$(seed))
+
+ablations: SEEDS ?= 0 1 2 3 4
+ablations: $(READY) ## run the ablations of the embedded task, all or ONLY those matching, for each of SEEDS (hours)
+	@$(BIN)/python runner_scripts/ablations.py --seeds $(SEEDS) $(if $(ONLY),--only '$(ONLY)')
 
 smoke: $(READY) ## rehearse the published commands on a CPU, all or those matching PATTERN (ten minutes)
 	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')

@@ -8,6 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only figures/ is on the path
+from figures.tables import known, markdown, number
 from reasoning_irl.eval.scoring.methods import LOCATING, SCORED
 
 SHOWN = (
@@ -33,14 +35,13 @@ SHOWN = (
 def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit("usage: python figures/seed_table.py RUN_DIR [RUN_DIR ...]")
-    runs = [json.loads((Path(folder) / "metrics.json").read_text()) for folder in sys.argv[1:]]
-    print(f"| metric | mean of {len(runs)} | lowest | highest |\n|---|---|---|---|")
+    runs = {folder: json.loads((Path(folder) / "metrics.json").read_text()) for folder in sys.argv[1:]}
+    rows = []
     for name in SHOWN:
-        values = [run[name] for run in runs if run.get(name) is not None]
+        values = known(runs, name).values()
         if values:
-            # An unescaped pipe would end the cell.
-            cell = name.replace("|", "\\|")
-            print(f"| {cell} | {statistics.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
+            rows.append([name, *map(number, (statistics.mean(values), min(values), max(values)))])
+    print(markdown(["metric", f"mean of {len(runs)}", "lowest", "highest"], rows), end="")
 
 
 if __name__ == "__main__":

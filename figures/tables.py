@@ -1,11 +1,19 @@
 """Formats tables in Markdown and LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 MISSING = "–"
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+Run = TypeVar("Run")
+
+
+def known(metrics: Mapping[Run, Mapping[str, Any]], name: str) -> dict[Run, float]:
+    """A metric by run, of the runs that have it."""
+    return {run: of_run[name] for run, of_run in metrics.items() if of_run.get(name) is not None}
 
 
 def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -13,6 +21,11 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     if value is None:
         return MISSING
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def change(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A difference with its sign and three decimals, with its interval if given."""
+    return f"{value:+z.3f}" if low is None or high is None else f"{value:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

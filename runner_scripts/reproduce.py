@@ -34,6 +34,8 @@ AIRL = [
 ]
 ALGORITHMS = {schema.Algorithm.airl: schema.IRLTrainConfig, schema.Algorithm.sft: schema.SFTTrainConfig}
 ALGORITHMS |= {schema.Algorithm.grpo: schema.GRPOTrainConfig}
+# A key of metrics.json that only a finished evaluation has written.
+EVALUATED = {"evaluate": "n_problems", "evaluate_irl": "choice/supervision"}
 OWN_KEYS = ("wandb.run_name", "seed", "training.output_dir", "training.resume", "run_dir", "output_dir")
 
 
@@ -87,7 +89,7 @@ def commands_of(experiment: Experiment, seed: int, overrides: Sequence[str]) -> 
     config: Any = composed(experiment.config, *chosen)
     run_dir = Path(config.training.output_dir)
     commands = []
-    is_trained = _is_trained(run_dir, config)
+    is_trained = has_last_checkpoint(run_dir, config)
     is_started = not is_trained and (run_dir / "config.yaml").is_file()
     if is_started and any(run_dir.glob("checkpoint-*")):
         chosen = [*chosen, "training.resume=true"]
@@ -95,14 +97,14 @@ def commands_of(experiment: Experiment, seed: int, overrides: Sequence[str]) -> 
         commands.append(Command("set_aside", run_dir, ["mv", str(run_dir), str(_free_name(run_dir))], False))
     commands.append(Command("train", run_dir, arguments(SCRIPTS[kind], name, *chosen), is_trained))
 
-    metrics = _metrics(run_dir) if is_trained else {}
-    evaluations: dict[str, tuple[str, type, bool]] = {"evaluate": ("eval", schema.EvalConfig, "n_problems" in metrics)}
+    metrics = metrics_of(run_dir) if is_trained else {}
+    evaluations: dict[str, tuple[str, type]] = {"evaluate": ("eval", schema.EvalConfig)}
     if kind is schema.IRLTrainConfig:
-        evaluations["evaluate_irl"] = ("irl_eval", schema.IRLEvalConfig, "choice/supervision" in metrics)
-    for job, (suffix, evaluation, is_done) in evaluations.items():
+        evaluations["evaluate_irl"] = ("irl_eval", schema.IRLEvalConfig)
+    for job, (suffix, evaluation) in evaluations.items():
         eval_name = name.removesuffix("_train").removesuffix("_irl") + f"_{suffix}"
         words = arguments(SCRIPTS[evaluation], eval_name, *own, *for_kind(evaluation, overrides))
-        commands.append(Command(job, run_dir, words, is_done))
+        commands.append(Command(job, run_dir, words, EVALUATED[job] in metrics))
     return commands
 
 
@@ -159,10 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure = figure_command(arguments.table, arguments.overrides, runs)
     if arguments.dry_run:
         for command in (command for commands in runs for command in commands):
-            print(f"{'done' if command.is_done else 'to do':<6} {_shown(command)}")
+            print(f"{'done' if command.is_done else 'to do':<6} {shown(command)}")
         print(f"then   {shlex.join(figure)}")
         return 0
-    failed = [_shown(command) for commands in runs for command in run_all(commands)]
+    failed = [shown(command) for commands in runs for command in run_all(commands)]
     failed += [] if _run(figure) else [shlex.join(figure)]
     for line in failed:
         print(f"failed: {line}")
@@ -172,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_all(commands: Sequence[Command]) -> Iterator[Command]:
     """Runs the commands that are not done, in order; yields a failed one and skips the rest of its run."""
     for command in commands:
-        print(f"== {'done: ' if command.is_done else ''}{_shown(command)}", flush=True)
+        print(f"== {'done: ' if command.is_done else ''}{shown(command)}", flush=True)
         if not command.is_done and not _run(command.arguments):
             yield command
             return
@@ -188,6 +190,27 @@ def figure_command(table: str, overrides: Sequence[str], runs: Sequence[Sequence
     folders = [folder for folder in plain if folder not in folders and (folder / "metrics.json").is_file()] + folders
     out = Path("figures/out") / ("smoke" if "scale=smoke" in overrides else "") / table
     return ["figures/plot_main.py", *map(str, folders), "--out", str(out)]
+
+
+def shown(command: Command) -> str:
+    """A command as a user would type it."""
+    return shlex.join(["python", *command.arguments] if command.arguments[0].endswith(".py") else command.arguments)
+
+
+def last_file(config: Any) -> str:
+    """The file of a checkpoint that the trainer writes last: the folder alone may be incomplete."""
+    return "discriminator_state.pt" if isinstance(config, schema.IRLTrainConfig) else "trainer_state.json"
+
+
+def has_last_checkpoint(run_dir: Path, config: Any) -> bool:
+    """Whether a training run reached its last step and saved it."""
+    return (run_dir / f"checkpoint-{config.training.max_steps}" / last_file(config)).is_file()
+
+
+def metrics_of(run_dir: Path) -> dict[str, Any]:
+    """The metrics of a run; empty if there are none yet."""
+    path = run_dir / "metrics.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _found(folder: str, pattern: str) -> list[str]:
@@ -208,21 +231,6 @@ def _run(arguments: Sequence[str]) -> bool:
     is_script = arguments[0].endswith(".py")
     program = [sys.executable, str(ROOT / arguments[0])] if is_script else [arguments[0]]
     return subprocess.run([*program, *arguments[1:]], check=False).returncode == 0
-
-
-def _shown(command: Command) -> str:
-    return shlex.join(["python", *command.arguments] if command.arguments[0].endswith(".py") else command.arguments)
-
-
-def _is_trained(run_dir: Path, config: Any) -> bool:
-    # The file that the trainer writes last: the checkpoint folder alone may be incomplete.
-    last = "discriminator_state.pt" if isinstance(config, schema.IRLTrainConfig) else "trainer_state.json"
-    return (run_dir / f"checkpoint-{config.training.max_steps}" / last).is_file()
-
-
-def _metrics(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "metrics.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _free_name(run_dir: Path) -> Path:
