@@ -7,6 +7,7 @@ import torch
 from reasoning_irl.config.schema import AdvantageBaseline, AdvantageCalculation
 from reasoning_irl.training.advantages import (
     CALCULATIONS,
+    advantages_with_expert,
     discounted_returns,
     group_statistics,
     leave_one_out,
@@ -221,3 +222,24 @@ def test_without_a_floor_rewards_are_only_centred(calculation: AdvantageCalculat
     # A floor above every standard deviation is a constant divisor.
     huge = token_advantages(rewards, *arguments, std_floor=100.0)
     torch.testing.assert_close(100 * huge, plain)
+
+
+@pytest.mark.parametrize("calculation", list(AdvantageCalculation))
+@pytest.mark.parametrize("baseline", list(AdvantageBaseline))
+def test_expert_in_the_group_neither_changes_the_samples_nor_dominates(
+    calculation: AdvantageCalculation, baseline: AdvantageBaseline
+) -> None:
+    """Trap: an expert whose reward is far above turns most of the samples' advantages negative."""
+    rewards, mask = torch.randn(10, 7), torch.ones(10, 7)
+    mask[0, 4:] = mask[4, 2:] = 0
+    rewards[4] += 50
+    rewards[9] -= 50
+    how = (calculation, baseline, 0.9, FLOOR)
+    advantages = advantages_with_expert(rewards, mask, 5, *how)
+    is_expert = torch.tensor([False] * 4 + [True] + [False] * 4 + [True])
+    torch.testing.assert_close(advantages[~is_expert], token_advantages(rewards[~is_expert], mask[~is_expert], 4, *how))
+    assert (advantages * (1 - mask) == 0).all()
+    for group in (advantages[:5], advantages[5:]):
+        assert group[-1].abs().max() == pytest.approx(group[:-1].abs().max().item())
+    assert (advantages[4, :2] > 0).all()
+    assert (advantages[9] < 0).all()

@@ -130,6 +130,22 @@ def test_pairwise_with_several_negatives_of_one_prompt() -> None:
     assert loss.item() == pytest.approx(by_hand, rel=1e-6)
 
 
+def test_pairwise_on_whole_traces_is_the_relativistic_loss_of_gad() -> None:
+    """Ye et al. 2025 (arXiv 2511.10643): -log sigmoid(D(expert) - D(sample)) over the samples of each prompt."""
+    n_prompts, n_samples = 3, 4
+    scores = torch.randn(n_prompts * (1 + n_samples), 1, dtype=torch.float64)
+    group = torch.arange(n_prompts).repeat(1 + n_samples)  # the experts come first
+    is_expert = torch.arange(len(scores)) < n_prompts
+    terms = []
+    for prompt in range(n_prompts):
+        expert = scores[prompt, 0].item()
+        for sample in range(n_samples):
+            difference = expert - scores[n_prompts * (1 + sample) + prompt, 0].item()
+            terms.append(-math.log(1 / (1 + math.exp(-difference))))
+    loss = pairwise_loss(scores, torch.ones_like(scores), is_expert, group)
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-6)
+
+
 def test_masked_mean_of_an_empty_row_is_zero() -> None:
     assert masked_mean(torch.ones(1, 3), torch.zeros(1, 3)).item() == 0
 

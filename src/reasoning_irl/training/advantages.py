@@ -145,5 +145,30 @@ def token_advantages(
     return CALCULATIONS[calculation](rewards.float(), mask.float(), group_size, baseline, gamma, std_floor)
 
 
+def advantages_with_expert(
+    rewards: Tensor,
+    mask: Tensor,
+    group_size: int,
+    calculation: AdvantageCalculation,
+    baseline: AdvantageBaseline,
+    gamma: float,
+    std_floor: float | None,
+) -> Tensor:
+    """(B, T) advantages of groups whose last row is an expert's trace.
+
+    The samples' advantages are those without the expert, whose high reward would turn most of them negative. The
+    expert's are computed among all rows, and are at most as large as the largest of the group's samples, so that one
+    row that the policy did not sample does not dominate the gradient (a cap, as LUFFY's shaping is; Yan et al. 2025,
+    arXiv 2504.14945).
+    """
+    how = (calculation, baseline, gamma, std_floor)
+    is_sample = torch.arange(len(rewards), device=rewards.device) % group_size < group_size - 1
+    advantages = token_advantages(rewards, mask, group_size, *how)
+    advantages[is_sample] = token_advantages(rewards[is_sample], mask[is_sample], group_size - 1, *how)
+    largest = _grouped(advantages, group_size)[:, :-1].abs().amax((1, 2))[:, None]  # (N, 1)
+    advantages[~is_sample] = advantages[~is_sample].clamp(-largest, largest)
+    return advantages
+
+
 def _grouped(values: Tensor, group_size: int) -> Tensor:  # (N, G, T)
     return values.view(-1, group_size, values.size(1))

@@ -26,7 +26,7 @@ from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode
 from reasoning_irl.metrics.traces import auroc, pearson
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.rewards.verifiable import answer_reward
-from reasoning_irl.training.advantages import token_advantages
+from reasoning_irl.training.advantages import advantages_with_expert, token_advantages
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
@@ -118,7 +118,8 @@ class AIRLTrainer(GRPOTrainer):
         self._monitor_heldout(samples)
         self._update_discriminator(samples, self._own_experts(inputs))
         self._decide_step()
-        tokens, group_size = self._group(rollouts, inputs)
+        with_expert = self.config.add_expert_to_policy_optim
+        tokens = self._with_experts(rollouts, inputs) if with_expert else rollouts
         logps = self._logps(tokens) if self._needs_logps(out) else None
         rewards = self._rewards(tokens, logps if self._is_airl_form else None)
         # Only what the loss reads: a backend adds entries of its own, which lack the experts' rows.
@@ -128,10 +129,10 @@ class AIRLTrainer(GRPOTrainer):
             "completion_ids": tokens.completion_ids,
             "completion_mask": tokens.completion_mask,
             "num_items_in_batch": self.accelerator.gather(tokens.completion_mask.sum()).sum(),
-            "advantages": token_advantages(
+            "advantages": (advantages_with_expert if with_expert else token_advantages)(
                 rewards,
                 tokens.completion_mask,
-                group_size,
+                self.num_generations + with_expert,
                 self.config.advantage_calculation,
                 self.config.advantage_baseline,
                 self.config.dense_gamma,
@@ -208,16 +209,14 @@ class AIRLTrainer(GRPOTrainer):
             rewards[row, : len(carried)] = torch.tensor(carried, device=scored.device)
         return rewards
 
-    def _group(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> tuple[TokenBatch, int]:
-        """The rows of the policy step and how many there are per prompt; adds an expert to each group if configured."""
-        if not self.config.add_expert_to_policy_optim:
-            return rollouts, self.num_generations
+    def _with_experts(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> TokenBatch:
+        """The rollouts with their prompt's expert after each group of samples."""
         sequences, rows = rollouts.sequences(), []
         for start in range(0, len(sequences), self.num_generations):
             ids, _ = encode_completion(self._tokenizer, inputs[start]["target"], self.max_completion_length)
             rows += [*sequences[start : start + self.num_generations]]
             rows.append(TokenSequence(sequences[start].prompt_ids, ids))
-        return collate(rows, self._tokenizer.pad_token_id, self.accelerator.device), self.num_generations + 1
+        return collate(rows, self._tokenizer.pad_token_id, self.accelerator.device)
 
     # ---- log-probabilities of the policy
 
