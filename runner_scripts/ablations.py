@@ -46,7 +46,7 @@ GRID = {
     "classifier_loss": ("bce", "pairwise", "wgan"),
     "reward_granularity": ("dense", "step", "sparse"),
 }
-UNDISCOUNTED_AIRL = ["model.reward_form=airl", "model.dense_gamma=1.0"]
+UNDISCOUNTED = "model.dense_gamma=1.0"
 # Overrides of config_irl_train. The untrained reward needs no run: every evaluation has it as `frozen`.
 ABLATIONS: dict[str, list[str]] = {
     DEFAULT: [],
@@ -55,9 +55,14 @@ ABLATIONS: dict[str, list[str]] = {
         for values in list(product(*GRID.values()))[1:]
     },
     **{
-        f"{logit}_airl_undiscounted": [f"model.discriminator_logit={logit}", *UNDISCOUNTED_AIRL]
+        f"{logit}_undiscounted": [f"model.discriminator_logit={logit}", UNDISCOUNTED]
         for logit in GRID["discriminator_logit"]
     },
+    **{
+        f"{logit}_airl_undiscounted": [f"model.discriminator_logit={logit}", UNDISCOUNTED, "model.reward_form=airl"]
+        for logit in GRID["discriminator_logit"]
+    },
+    "with_expert": ["model.add_expert_to_policy_optim=true"],
     "plain_head": ["model.reward_head=plain", "model.reward_lm_coef=0"],
     "no_edits": ["model.num_neg_perturbations_per_expert=0", "model.reward_warmup_steps=0"],
     "no_replay": ["model.replay_buffer_size=0"],

@@ -98,6 +98,7 @@ def test_frozen_layers_get_no_adapter(
     model.freeze_layers(3)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained
+    assert not any("lora" in name and "layers.3." not in name for name, _ in model.named_parameters())
     assert all("layers.3." in name or "score" in name for name in trained)
     model(collate(sequences[:2], tokenizer.pad_token_id)).sum().backward()
 

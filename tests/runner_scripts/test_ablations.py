@@ -22,6 +22,9 @@ AIRL = {"reward_form": "airl", "dense_gamma": 1.0}
 # What each ablation outside the grid changes in the model of the default.
 CHANGED: dict[str, dict[str, Any]] = {
     "default": {},
+    "token_undiscounted": {"dense_gamma": 1.0},
+    "additive_undiscounted": {"dense_gamma": 1.0, "discriminator_logit": "additive"},
+    "with_expert": {"add_expert_to_policy_optim": True},
     "token_airl_undiscounted": AIRL,
     "additive_airl_undiscounted": {**AIRL, "discriminator_logit": "additive"},
     "plain_head": {"reward_head": "plain", "reward_lm_coef": 0.0},
@@ -68,7 +71,7 @@ class TestOverrides:
     def test_names_are_the_grid_without_the_default_and_the_others(self) -> None:
         grid = [values for values in product(LOGITS, LOSSES, GRANULARITIES) if values != DEFAULT_GRID]
         names = ["_".join(values) for values in grid] + list(CHANGED)
-        assert len(names) == len(set(names)) == 23
+        assert len(names) == len(set(names)) == 26
         assert sorted(ablations.ABLATIONS) == sorted(names)
 
     def test_default_changes_nothing_but_where_it_starts(self, configs: dict[str, dict[str, Any]]) -> None:
