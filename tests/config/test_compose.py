@@ -88,17 +88,6 @@ def test_offline_reward_needs_its_files_and_a_model(tmp_path: Path) -> None:
         ([*model, files[0], "dataset.samples_path=no.jsonl"], "dataset.samples_path=no.jsonl does not exist"),
         ([*model, files[1], "dataset.path=no.jsonl"], "dataset.path=no.jsonl does not exist"),
         ([*files, *model, "model.load_in_4bit=true", "model.reward_lora.rank=0"], "model.reward_lora.rank"),
-        ([*files, *model, "model.num_neg_perturbations_per_sample=1"], "set model.classifier_loss=pairwise"),
-        (
-            [
-                *files,
-                *model,
-                "model.num_neg_perturbations_per_sample=1",
-                "variant=pairwise",
-                "model.neg_perturb_fns=[nearby_answer]",
-            ],
-            "name one of number_corruption, operator_flip, wrong_quantity",
-        ),
     ):
         with pytest.raises(UserError, match=message):
             compose_any("offline_irl_train", *lacking)

@@ -13,7 +13,7 @@ from tests.helpers.traces import write_rows
 
 
 def read(path: Path, tokenizer: PreTrainedTokenizerFast, length: int = 200) -> list:
-    return read_samples(path, tokenizer, "", 100, length).sequences
+    return read_samples(path, tokenizer, "", 100, length)
 
 
 def test_sample_with_an_experts_text_is_the_experts_sequence(

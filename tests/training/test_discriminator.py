@@ -227,7 +227,7 @@ def test_accuracies_are_reported_by_origin(make: Make, batch: LabelledBatch) -> 
     with torch.no_grad():
         looks_expert = masked_mean(discriminator.logits(tokens), tokens.completion_mask) > 0
     metrics = discriminator.update(batch)
-    for origin in (Origin.expert, Origin.policy, Origin.perturbed):
+    for origin in Origin:
         rows = batch.origin == origin
         right = looks_expert[rows] if origin == Origin.expert else ~looks_expert[rows]
         assert metrics[f"discriminator/accuracy_{origin.name}"] == pytest.approx(right.float().mean().item())

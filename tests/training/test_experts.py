@@ -5,8 +5,7 @@ from transformers import PreTrainedTokenizerFast
 
 from reasoning_irl.config.schema import PerturbationKind
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
-from reasoning_irl.text.token_spans import decode
+from reasoning_irl.data.tokens import TokenSequence, encode_prompt
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.utils.errors import DataError
 
@@ -63,27 +62,6 @@ def test_copies_are_fresh_unless_they_are_kept(make_pool: MakePool, records: lis
     resumed = make_pool(keeps_copies=True, seed=9)
     resumed.load_state_dict(keeping.state_dict())
     assert [resumed.perturbed(record, 2) for record in records[:9]] == kept
-
-
-def test_copies_of_a_sample_break_an_equation_that_holds(
-    make_pool: MakePool, tokenizer: PreTrainedTokenizerFast, records: list[Record]
-) -> None:
-    """Trap: an edit of a wrong sample that repairs it, labelled as worse."""
-    wrong = "<think>\n3 + 4 = 8\n2 + 2 = 4\n</think>\n<answer>\n8\n</answer>"
-    ids, _ = encode_completion(tokenizer, wrong, 100)
-    sample = TokenSequence(encode_prompt(tokenizer, records[0].prompt), ids)
-    copies = make_pool().perturbed_sample(sample, records[0].question, 5)
-    assert len(copies) == 5
-    for copy in copies:
-        text = decode(tokenizer, copy.completion_ids)
-        assert copy.prompt_ids == sample.prompt_ids
-        assert text.startswith("<think>\n3 + 4 = 8\n")
-        assert text.endswith("</think>\n<answer>\n8\n</answer>")
-        assert "2 + 2 = 4" not in text
-        assert copy.completion_ids[-1] == tokenizer.eos_token_id
-    cut = TokenSequence(sample.prompt_ids, ids[:-1])
-    assert all(c.completion_ids[-1] != tokenizer.eos_token_id for c in make_pool().perturbed_sample(cut, "?", 5))
-    assert make_pool().perturbed_sample(TokenSequence((1,), ids[:7]), "?", 5) == []
 
 
 def test_pool_draws_without_replacement(make_pool: MakePool, records: list[Record]) -> None:

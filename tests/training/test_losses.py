@@ -146,16 +146,6 @@ def test_pairwise_on_whole_traces_is_the_relativistic_loss_of_gad() -> None:
     assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-6)
 
 
-def test_perturbed_copy_of_a_sample_is_paired_with_the_sample_alone() -> None:
-    """Trap: a copy paired with the expert too, which would again teach how experts write."""
-    # expert 2; samples 1 and 3; a copy of the second sample, 0.5.
-    scores = torch.tensor([[2.0], [1.0], [3.0], [0.5]])
-    is_expert, parent = torch.tensor([True, False, False, False]), torch.tensor([-1, -1, -1, 2])
-    by_hand = (softplus(-1) + softplus(1) + softplus(-2.5)) / 3
-    loss = pairwise_loss(scores, torch.ones(4, 1), is_expert, torch.zeros(4, dtype=torch.long), parent)
-    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
-
-
 def test_masked_mean_of_an_empty_row_is_zero() -> None:
     assert masked_mean(torch.ones(1, 3), torch.zeros(1, 3)).item() == 0
 

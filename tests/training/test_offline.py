@@ -157,16 +157,6 @@ def test_frozen_layers_stay_as_they_were(run: Run) -> None:
     assert not any("layers.0." in name or "embed" in name for name in changed)
 
 
-def test_samples_copies_are_compared_with_their_sample(run: Run) -> None:
-    pairs = ["model.classifier_loss=pairwise", "model.discriminator_logit=additive", "model.reward_granularity=sparse"]
-    copies = "model.num_neg_perturbations_per_sample=2"
-    plain = weights(run("plain", *pairs, "training.max_steps=2"))
-    copied = run("copied", *pairs, copies, "training.max_steps=2")
-    assert any(not torch.equal(plain[name], value) for name, value in weights(copied).items())
-    logged = read_rows(copied.parent / "train_log.jsonl")[-1]
-    assert "discriminator/accuracy_perturbed_sample" in logged
-
-
 def test_labels_are_not_read(run: Run, samples: Path) -> None:
     with_labels = weights(run("labelled", "training.max_steps=2"))
     rows = [{"question": row["question"], "completion": row["completion"]} for row in read_rows(samples)]

@@ -103,12 +103,6 @@ class PerturbationKind(StrEnum):
     other_option = "other_option"  # another option of a multiple-choice question
 
 
-# These break an equation that holds, so they also make a trace worse that is not right as a whole.
-EQUATION_KINDS = frozenset(
-    {PerturbationKind.operator_flip, PerturbationKind.number_corruption, PerturbationKind.wrong_quantity}
-)
-
-
 class AnswerKind(StrEnum):
     """When an answer counts as right; see rewards/checking.py."""
 
@@ -262,8 +256,6 @@ class OfflineModelConfig(DiscriminatorConfig):
     load_in_4bit: bool = MISSING  # freezes the weights, so it needs LoRA
     # layers that are not trained, from the first one; their outputs are computed once per trace and kept in memory
     reward_frozen_layers: int = bounded(0)
-    # perturbed copies of each sample, which must score below it; pairwise loss only
-    num_neg_perturbations_per_sample: int = bounded(0)
 
 
 @dataclass

@@ -83,21 +83,10 @@ def _check_dataset(dataset: schema.DatasetConfig) -> None:
 
 
 def _check_offline(config: schema.OfflineTrainConfig) -> None:
-    model = config.model
     if not Path(config.dataset.samples_path).is_file():
         raise ConfigError(f"dataset.samples_path={config.dataset.samples_path} does not exist: use a traces file")
-    if model.reward_name is None:
+    if config.model.reward_name is None:
         raise ConfigError("model.reward_name is missing: name the model that the reward model starts from")
-    if model.num_neg_perturbations_per_sample and model.classifier_loss != schema.ClassifierLoss.pairwise:
-        raise ConfigError(
-            "model.num_neg_perturbations_per_sample compares each sample with its own copies: "
-            "set model.classifier_loss=pairwise, or set it to 0"
-        )
-    if model.num_neg_perturbations_per_sample and not schema.EQUATION_KINDS & set(model.neg_perturb_fns):
-        raise ConfigError(
-            "model.num_neg_perturbations_per_sample breaks right equations of samples: "
-            f"name one of {', '.join(sorted(schema.EQUATION_KINDS))} in model.neg_perturb_fns, or set it to 0"
-        )
 
 
 def _check_discriminator(model: schema.DiscriminatorConfig) -> None:

@@ -1,6 +1,5 @@
 """Reads sampled solutions, the negatives of an offline reward, from a traces file. Labels are not read."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,19 +10,13 @@ from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_p
 from reasoning_irl.utils.errors import DataError
 
 
-@dataclass(frozen=True)
-class Samples:
-    sequences: list[TokenSequence]
-    questions: dict[tuple[int, ...], str]  # by the ids of the prompt
-
-
 def read_samples(
     path: Path,
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str,
     max_prompt_length: int,
     max_completion_length: int,
-) -> Samples:
+) -> list[TokenSequence]:
     """The samples of a file with one JSON object per line: `question`, `completion` and, if cut off, `truncated`.
 
     Texts are encoded as those of the experts are, with the same system prompt and the same limit of tokens, so that
@@ -47,4 +40,4 @@ def read_samples(
         samples.append(TokenSequence(prompts[question], ids[:-1] if was_cut_off else ids))
     if not samples:
         raise DataError(f"{path} has no samples: write one JSON object per line, with question and completion")
-    return Samples(samples, {ids: question for question, ids in prompts.items()})
+    return samples

@@ -9,7 +9,6 @@ discriminator's held-out AUROC is at chance. The trainer's reward function is fo
 on what it returns.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ class AIRLTrainer(GRPOTrainer):
         batch = self._label([self.experts.sequence(r) for r in records], policy, perturbed)
         if not self._is_airl_form:
             return batch
-        return replace(batch, policy_logps=self._logps(batch.tokens))
+        return LabelledBatch(batch.tokens, batch.origin, batch.group, self._logps(batch.tokens))
 
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]

@@ -29,8 +29,7 @@ class Origin(IntEnum):
 
     expert = 0
     policy = 1
-    perturbed = 2  # copy of an expert
-    perturbed_sample = 3
+    perturbed = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class LabelledBatch:
     origin: Tensor  # (B,) of Origin
     group: Tensor  # (B,) equal for equal prompts
     policy_logps: Tensor | None = None  # (B, T), for the AIRL form
-    parent: Tensor | None = None  # (B,) the row of the sample that a row is a perturbed copy of, else -1
 
     @property
     def is_expert(self) -> Tensor:  # (B,)
@@ -54,23 +52,16 @@ def label_batch(
     perturbed: Sequence[TokenSequence],
     pad_id: int,
     device: torch.device | str = "cpu",
-    of_samples: Sequence[tuple[int, TokenSequence]] = (),
 ) -> LabelledBatch:
-    """Joins sequences of all origins into one batch.
-
-    `of_samples` are perturbed copies of policy samples, each with the sample's place in `policy`.
-    """
-    sequences = [*expert, *policy, *perturbed, *(copy for _, copy in of_samples)]
+    """Joins sequences of the three origins into one batch."""
+    sequences = [*expert, *policy, *perturbed]
     numbers: dict[tuple[int, ...], int] = {}
     group = [numbers.setdefault(s.prompt_ids, len(numbers)) for s in sequences]
-    sizes = {Origin.expert: len(expert), Origin.policy: len(policy), Origin.perturbed: len(perturbed)}
-    origin = [kind for kind, size in (sizes | {Origin.perturbed_sample: len(of_samples)}).items() for _ in range(size)]
-    parent = [-1] * sum(sizes.values()) + [len(expert) + place for place, _ in of_samples]
+    origin = [Origin.expert] * len(expert) + [Origin.policy] * len(policy) + [Origin.perturbed] * len(perturbed)
     return LabelledBatch(
         collate(sequences, pad_id, device),
         torch.tensor(origin, device=device),
         torch.tensor(group, device=device),
-        parent=torch.tensor(parent, device=device),
     )
 
 
@@ -177,7 +168,6 @@ class Discriminator:
                 batch.group,
                 self.config.disc_label_smoothing,
                 self.config.class_balance,
-                batch.parent,
             )
         )
         if len(outputs) == 1:

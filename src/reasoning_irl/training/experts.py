@@ -6,11 +6,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_irl.config.schema import EQUATION_KINDS, PerturbationKind
+from reasoning_irl.config.schema import PerturbationKind
 from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_completion, encode_prompt
-from reasoning_irl.text.token_spans import decode
 from reasoning_irl.utils.errors import DataError
 
 MAX_DRAWS = 100  # of experts, to find one that can be perturbed
@@ -64,34 +63,17 @@ class ExpertPool:
 
     def sequence(self, record: Record) -> TokenSequence:
         """The demonstration as tokens."""
-        ids, _ = encode_completion(self._tokenizer, record.target, self._max_completion_length)
-        if record.id not in self._prompts:
-            self._prompts[record.id] = encode_prompt(self._tokenizer, record.prompt)
-        return TokenSequence(self._prompts[record.id], ids)
+        return self._encode(record, record.target)
 
     def perturbed(self, record: Record, n: int) -> list[TokenSequence]:
         """Up to n perturbed copies; fewer if the demonstration has too few places to perturb before it is truncated."""
-        return self._copies(self.sequence(record), record.target, record.question, self._kinds, n)
-
-    def perturbed_sample(self, sample: TokenSequence, question: str, n: int) -> list[TokenSequence]:
-        """Up to n copies of a policy sample in each of which an equation that holds is broken."""
-        text = decode(self._tokenizer, sample.completion_ids)
-        kinds = [kind for kind in self._kinds if kind in EQUATION_KINDS]
-        return self._copies(sample, text, question, kinds, n)
-
-    def _copies(
-        self, own: TokenSequence, text: str, question: str, kinds: Sequence[PerturbationKind], n: int
-    ) -> list[TokenSequence]:
+        own = self.sequence(record)
         if self._kept is not None and own in self._kept:
             return self._kept[own]
-        perturbations = sample_perturbations(text, question, kinds, n, self._rng, max_value=self._max_value)
-        length, is_cut = self._max_completion_length, own.completion_ids[-1] != self._tokenizer.eos_token_id
-        copies: dict[TokenSequence, None] = {}
-        for perturbation in perturbations:
-            ids, _ = encode_completion(self._tokenizer, perturbation.text, length)
-            if is_cut and ids[-1] == self._tokenizer.eos_token_id:
-                ids = ids[:-1]  # a copy of a trace that was cut off has no end token either
-            copies[TokenSequence(own.prompt_ids, ids)] = None
+        perturbations = sample_perturbations(
+            record.target, record.question, self._kinds, n, self._rng, max_value=self._max_value
+        )
+        copies = dict.fromkeys(self._encode(record, perturbation.text) for perturbation in perturbations)
         copies.pop(own, None)  # the error is in the part that was truncated
         if self._kept is not None:
             self._kept[own] = list(copies)
@@ -112,6 +94,12 @@ class ExpertPool:
             f"none of {MAX_DRAWS * len(records)} experts offers a place to perturb, so there is nothing to tell "
             "experts from: choose other model.neg_perturb_fns, or set model.reward_warmup_steps=0"
         )
+
+    def _encode(self, record: Record, trace: str) -> TokenSequence:
+        ids, _ = encode_completion(self._tokenizer, trace, self._max_completion_length)
+        if record.id not in self._prompts:
+            self._prompts[record.id] = encode_prompt(self._tokenizer, record.prompt)
+        return TokenSequence(self._prompts[record.id], ids)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rng": self._rng.getstate(), "order": list(self._order), "kept": self._kept}

@@ -147,9 +147,7 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
         training.max_completion_length,
     )
     experts = _experts(config, tokenizer, data)
-    split = split_samples(
-        samples.sequences, {experts.sequence(record).prompt_ids for record in data.heldout}, config.seed
-    )
+    split = split_samples(samples, {experts.sequence(record).prompt_ids for record in data.heldout}, config.seed)
     print(
         f"{len(data.train)} experts and {len(split.train)} samples to learn from; {len(data.heldout)} experts and "
         f"{len(split.heldout)} samples held out"
@@ -160,8 +158,6 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
             discriminator=Discriminator(model, config.model, training.max_steps),
             experts=experts,
             samples=SamplePool(split.train, config.seed),
-            questions=samples.questions,
-            n_sample_copies=config.model.num_neg_perturbations_per_sample,
             heldout=data.heldout,
             heldout_samples=split.heldout,
             tokenizer=tokenizer,

@@ -53,22 +53,16 @@ def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor) ->
     return score[~expert].mean() - score[expert].mean()
 
 
-def pairwise_loss(
-    logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, group: Tensor, parent: Tensor | None = None
-) -> Tensor:
-    """-log sigmoid(s_better - s_worse), averaged over pairs (Bradley and Terry 1952).
+def pairwise_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, group: Tensor) -> Tensor:
+    """-log sigmoid(s_expert - s_negative), averaged over pairs (Bradley and Terry 1952).
 
     A negative is paired with the experts of its own prompt (the same `group` (B,)), or with every expert if the batch
-    has none for its prompt. A perturbed copy of a sample is paired with that sample alone: `parent` (B,) is the
-    sample's row, and -1 for all other rows; without `parent` there are no such copies.
+    has none for its prompt.
     """
     score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
-    rows = torch.arange(len(score), device=score.device)
-    same_prompt = expert[:, None] & (group[:, None] == group[None, :])  # (B, B), row i against row j
-    with_experts = torch.where(same_prompt.any(0, keepdim=True), same_prompt, expert[:, None])
-    parent = torch.full_like(rows, -1) if parent is None else parent
-    pairs = torch.where(parent[None, :] >= 0, rows[:, None] == parent[None, :], with_experts)[:, ~expert]  # (B, N)
-    losses = softplus(score[~expert][None, :] - score[:, None])
+    same_prompt = group[expert][:, None] == group[~expert][None, :]  # (E, N)
+    pairs = same_prompt | ~same_prompt.any(0, keepdim=True)
+    losses = softplus(score[~expert][None, :] - score[expert][:, None])
     # Every negative has the same weight, however many experts it is paired with.
     return ((losses * pairs).sum(0) / pairs.sum(0)).mean()
 
@@ -83,7 +77,6 @@ class LossInputs:
     group: Tensor  # (B,) equal for equal prompts
     label_smoothing: float
     class_balance: bool
-    parent: Tensor | None = None  # (B,) the row of the sample that a row is a perturbed copy of, else -1
 
 
 LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
@@ -91,7 +84,7 @@ LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
         x.logits_expert_is_high, x.mask, x.is_expert, x.label_smoothing, x.class_balance
     ),
     ClassifierLoss.wgan: lambda x: wgan_loss(x.logits_expert_is_high, x.mask, x.is_expert),
-    ClassifierLoss.pairwise: lambda x: pairwise_loss(x.logits_expert_is_high, x.mask, x.is_expert, x.group, x.parent),
+    ClassifierLoss.pairwise: lambda x: pairwise_loss(x.logits_expert_is_high, x.mask, x.is_expert, x.group),
 }
 
 

@@ -5,7 +5,7 @@ Held-out experts are compared with the samples of their own problems, none of wh
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,6 @@ class OfflineTrainer:
         discriminator: Discriminator,
         experts: ExpertPool,
         samples: SamplePool,
-        questions: Mapping[tuple[int, ...], str],
-        n_sample_copies: int,
         heldout: Sequence[Record],
         heldout_samples: Sequence[TokenSequence],
         tokenizer: PreTrainedTokenizerBase,
@@ -82,8 +80,6 @@ class OfflineTrainer:
         self.discriminator = discriminator
         self.experts = experts
         self.samples = samples
-        self.questions = questions  # of the samples, by the ids of the prompt
-        self.n_sample_copies = n_sample_copies
         self.tokenizer = tokenizer
         self.config = config
         self.run = run  # of W&B, if it is on
@@ -168,12 +164,7 @@ class OfflineTrainer:
         sequences = [self.experts.sequence(record) for record in records]
         samples = self.samples.draw(config.reward_policy_batch_size, [s.prompt_ids for s in sequences])
         _, copies = self.experts.with_copies(records, config.num_neg_perturbations_per_expert, required=False)
-        of_samples = [
-            (place, copy)
-            for place, sample in enumerate(samples if self.n_sample_copies else [])
-            for copy in self.experts.perturbed_sample(sample, self.questions[sample.prompt_ids], self.n_sample_copies)
-        ]
-        return self._label(sequences, samples, copies, of_samples)
+        return self._label(sequences, samples, copies)
 
     def _heldout_batch(self, records: Sequence[Record], samples: Sequence[TokenSequence]) -> LabelledBatch:
         n_copies = min(1, self.discriminator.config.num_neg_perturbations_per_expert)
@@ -181,14 +172,9 @@ class OfflineTrainer:
         return self._label([self.experts.sequence(record) for record in records], list(samples), copies)
 
     def _label(
-        self,
-        experts: list[TokenSequence],
-        samples: list[TokenSequence],
-        copies: list[TokenSequence],
-        of_samples: Sequence[tuple[int, TokenSequence]] = (),
+        self, experts: list[TokenSequence], samples: list[TokenSequence], copies: list[TokenSequence]
     ) -> LabelledBatch:
-        pad_id, device = self.tokenizer.pad_token_id, self.discriminator.model.device
-        return label_batch(experts, samples, copies, pad_id, device, of_samples)
+        return label_batch(experts, samples, copies, self.tokenizer.pad_token_id, self.discriminator.model.device)
 
     def _log(self, logs: dict[str, float], start: float) -> None:
         seconds = time.perf_counter() - start
