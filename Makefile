@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds ablations smoke smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward smoke smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,6 +23,9 @@ quickstart-seeds: $(READY) ## run the quickstart for each of SEEDS, then print m
 ablations: SEEDS ?= 0 1 2 3 4
 ablations: $(READY) ## run the ablations of the embedded task, all or ONLY those matching, for each of SEEDS (hours)
 	@$(BIN)/python runner_scripts/ablations.py --seeds $(SEEDS) $(if $(ONLY),--only '$(ONLY)')
+
+gsm8k-reward: $(READY) ## compare forms of the reward on real solutions: QUESTIONS=FILE SAMPLES=FILE [MODEL=FOLDER] (an hour)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/gsm8k_reward.sh
 
 smoke: $(READY) ## rehearse the published commands on a CPU, all or those matching PATTERN (ten minutes)
 	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')

@@ -79,15 +79,20 @@ def test_offline_reward_needs_its_files_and_a_model(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").touch()
     files = [f"dataset.path={tmp_path}/data.jsonl", f"dataset.samples_path={tmp_path}/data.jsonl"]
     model = ["model.reward_name=some/model"]
-    config = compose_any("offline_irl_train", *files, *model, "variant=[additive,pairwise]")
+    config = compose_any("offline_irl_train", *files, *model)
+    changed = compose_any("offline_irl_train", *files, *model, "variant=[wgan,step]")
     assert isinstance(config, schema.OfflineTrainConfig)
-    assert config.model.discriminator_logit == schema.DiscriminatorLogit.additive
+    assert isinstance(changed, schema.OfflineTrainConfig)
     assert config.model.classifier_loss == schema.ClassifierLoss.pairwise
+    assert config.model.reward_granularity == schema.Granularity.sparse
+    assert changed.model.classifier_loss == schema.ClassifierLoss.wgan
+    assert changed.model.reward_granularity == schema.Granularity.step
     for lacking, message in (
         ([*files, "model.reward_name=null"], "model.reward_name is missing"),
         ([*model, files[0], "dataset.samples_path=no.jsonl"], "dataset.samples_path=no.jsonl does not exist"),
         ([*model, files[1], "dataset.path=no.jsonl"], "dataset.path=no.jsonl does not exist"),
         ([*files, *model, "model.load_in_4bit=true", "model.reward_lora.rank=0"], "model.reward_lora.rank"),
+        ([*files, *model, "model.reward_layers=3", "model.reward_head=likelihood"], "set model.reward_head=plain"),
     ):
         with pytest.raises(UserError, match=message):
             compose_any("offline_irl_train", *lacking)

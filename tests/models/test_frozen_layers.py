@@ -90,6 +90,18 @@ def test_model_is_whole_again_after_use(
     assert len(model.backbone.base_model.layers) == 4
 
 
+def test_with_all_layers_frozen_only_norm_and_head_are_trained(
+    deep_folder: Path, make_reward_model: MakeModel, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model, batch = make_reward_model(name=deep_folder), collate(sequences[:3], tokenizer.pad_token_id)
+    expected = model(batch)
+    model.freeze_layers(4)
+    assert torch.allclose((model(batch) - expected) * batch.completion_mask, torch.zeros(()), atol=1e-4)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert all("score" in name or name.endswith("model.norm.weight") for name in trained)
+    model(batch).sum().backward()
+
+
 def test_frozen_layers_get_no_adapter(
     deep_folder: Path, make_reward_model: MakeModel, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -106,7 +118,7 @@ def test_frozen_layers_get_no_adapter(
 def test_unsuitable_models_are_refused(deep_folder: Path, make_reward_model: MakeModel) -> None:
     model = make_reward_model(name=deep_folder)
     with pytest.raises(UserError, match="the model has 4 layers"):
-        model.freeze_layers(4)
+        model.freeze_layers(5)
     decoder: Any = model.backbone.base_model
     decoder.config.layer_types = ["full_attention", "sliding_attention"] * 2
     with pytest.raises(UserError, match="mixes full and windowed"):

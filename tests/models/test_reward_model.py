@@ -15,7 +15,13 @@ from transformers import (
 from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.granularity import back_fill
-from reasoning_irl.models.reward_model import RewardModel, load_reward_model, load_spec
+from reasoning_irl.models.reward_model import (
+    RewardModel,
+    RewardSpec,
+    build_reward_model,
+    load_reward_model,
+    load_spec,
+)
 from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.models import save_tiny_model
 
@@ -272,3 +278,19 @@ def test_scoring_and_training_give_the_same_rewards(
     with torch.no_grad():
         expected = back_fill(model(batch), model.read_mask(batch))
         torch.testing.assert_close(model.rewards(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_first_layers_are_kept(
+    untied_folder: Path, batch: TokenBatch, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    spec = RewardSpec(RewardHead.plain, Granularity.dense, 5)
+    model = build_reward_model(str(untied_folder), spec, tokenizer, n_layers=1)
+    whole = AutoModelForCausalLM.from_pretrained(untied_folder)
+    hidden = whole(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True).hidden_states[1]
+    expected = model.backbone.score(whole.base_model.norm(hidden))[:, -batch.completion_ids.size(1) :, 0]
+    assert torch.allclose(model(batch), expected, atol=1e-5)
+    model.save(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert torch.allclose(load_reward_model(tmp_path).rewards(batch), model.rewards(batch), atol=1e-5)
+    with pytest.raises(UserError, match=r"model\.reward_layers=3: .* has 2 layers"):
+        build_reward_model(str(untied_folder), spec, tokenizer, n_layers=3)

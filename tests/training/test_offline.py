@@ -31,6 +31,9 @@ SMALL = [
     "model.reward_head=likelihood",
     "model.reward_lr_scheduler_type=constant",
     "model.reward_learning_rate=1e-3",
+    "model.classifier_loss=bce",
+    "model.discriminator_logit=token",
+    "model.reward_granularity=dense",
     "model.reward_batch_size=8",
     "model.reward_policy_batch_size=8",
     "model.neg_perturb_fns=[operator_flip,nearby_answer]",
@@ -41,6 +44,7 @@ SMALL = [
     "training.save_steps=2",
 ]
 FROZEN = ["model.reward_frozen_layers=1"]
+HEAD_ONLY = ["model.reward_layers=1", "model.reward_head=plain", *FROZEN]
 Run = Callable[..., Path]
 
 
@@ -132,7 +136,7 @@ def test_learns_to_tell_experts_from_samples(run: Run, samples: Path, loss: str,
     assert last["discriminator/heldout_auroc"] > 0.9
 
 
-@pytest.mark.parametrize("more", [[], ["model.classifier_loss=wgan"], ["model.reward_lora.rank=2"], FROZEN])
+@pytest.mark.parametrize("more", [[], ["model.classifier_loss=wgan"], ["model.reward_lora.rank=2"], FROZEN, HEAD_ONLY])
 def test_resumed_run_equals_an_uninterrupted_one(run: Run, more: list[str]) -> None:
     more = [*more, "model.reward_lr_scheduler_type=linear"]
     straight = run("straight", *more, "training.max_steps=4")

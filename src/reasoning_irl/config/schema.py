@@ -223,6 +223,7 @@ class DiscriminatorConfig:
         MISSING  # a model folder, a hub name, or a reward model to go on from (its run); null: the policy's start
     )
     reward_lora: LoraConfig = MISSING
+    reward_layers: int | None = bounded(1)  # layers that are kept, from the first one; null: all
     classifier_loss: ClassifierLoss = MISSING
     reward_head: RewardHead = MISSING
     discriminator_logit: DiscriminatorLogit = MISSING

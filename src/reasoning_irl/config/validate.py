@@ -98,6 +98,11 @@ def _check_discriminator(model: schema.DiscriminatorConfig) -> None:
             f"model.reward_lm_coef={model.reward_lm_coef} trains the likelihood head: "
             "set model.reward_head=likelihood, or set it to 0"
         )
+    if model.reward_layers is not None and model.reward_head != schema.RewardHead.plain:
+        raise ConfigError(
+            f"model.reward_layers={model.reward_layers} removes the upper layers, which predict tokens: "
+            "set model.reward_head=plain, or set it to null"
+        )
     if model.reward_lb >= model.reward_ub:
         raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")
     if model.num_neg_perturbations_per_expert and not model.neg_perturb_fns:

@@ -18,7 +18,8 @@ from reasoning_irl.utils.errors import UserError
 class FrozenLayers:
     """Freezes the embeddings and the first `n` layers of a decoder with `embed_tokens`, `layers` and `norm`.
 
-    Raises UserError if the decoder is built otherwise, mixes kinds of attention, or has no layer above the frozen ones.
+    With as many as there are, only the final norm and what reads it are trained. Raises UserError if the decoder is
+    built otherwise, mixes kinds of attention, or has fewer layers.
     """
 
     def __init__(self, decoder: nn.Module, n: int) -> None:
@@ -30,7 +31,7 @@ class FrozenLayers:
                 f"model.reward_frozen_layers needs layers of one kind, and {type(decoder).__name__} mixes "
                 "full and windowed attention: set it to 0"
             )
-        if n >= len(parts.layers):
+        if n > len(parts.layers):
             raise UserError(f"model.reward_frozen_layers={n}: the model has {len(parts.layers)} layers; freeze fewer")
         self.n = n
         self._decoder = parts

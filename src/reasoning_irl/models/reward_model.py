@@ -23,8 +23,10 @@ from peft import AutoPeftModelForTokenClassification, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -310,11 +312,23 @@ def has_likelihood(head: RewardHead) -> bool:
 
 
 def build_reward_model(
-    name: str, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase, in_4bit: bool = False, frozen: bool = False
+    name: str,
+    spec: RewardSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    in_4bit: bool = False,
+    frozen: bool = False,
+    n_layers: int | None = None,
 ) -> RewardModel:
-    """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later."""
+    """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later.
+
+    With `n_layers`, only so many layers are kept, from the first one. Raises UserError if the model has fewer, or
+    cannot be loaded.
+    """
     try:
-        backbone = AutoModelForTokenClassification.from_pretrained(name, num_labels=1, **weights(in_4bit, frozen))
+        config = AutoConfig.from_pretrained(name, num_labels=1)
+        if n_layers is not None:
+            _keep_layers(config, n_layers, name)
+        backbone = AutoModelForTokenClassification.from_pretrained(name, config=config, **weights(in_4bit, frozen))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     _without_dropout(backbone)
@@ -364,6 +378,14 @@ def load_spec(folder: Path) -> RewardSpec:
         "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),  # older ones lack it
     }
     return RewardSpec(**{**fields, **enums})
+
+
+def _keep_layers(config: PretrainedConfig, n: int, name: str) -> None:
+    if n > config.num_hidden_layers:
+        raise UserError(f"model.reward_layers={n}: {name} has {config.num_hidden_layers} layers; keep fewer")
+    config.num_hidden_layers = n
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:n]
 
 
 def continued_reward_model(

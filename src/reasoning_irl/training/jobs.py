@@ -257,7 +257,9 @@ def _reward_model(
         reward_model = continued_reward_model(trained, spec, tokenizer, model.reward_lora, model.load_in_4bit)
     else:
         frozen = model.reward_lora.rank > 0
-        reward_model = build_reward_model(name, spec, tokenizer, model.load_in_4bit, frozen=frozen)
+        reward_model = build_reward_model(
+            name, spec, tokenizer, model.load_in_4bit, frozen=frozen, n_layers=model.reward_layers
+        )
         backbone = reward_model.backbone
         reward_model.backbone = with_lora(backbone, model.reward_lora, TaskType.TOKEN_CLS, n_frozen=n_frozen)
         if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
