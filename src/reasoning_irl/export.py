@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.config.schema import RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, RewardHead
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import METRICS_FILE, load_run_config
 
@@ -60,10 +60,11 @@ def export(run: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     model.save(target)
     model.tokenizer.save_pretrained(target)
-    (target / "README.md").write_text(card(run, model.spec.head, model.spec.granularity.value), encoding="utf-8")
+    read_at = "all" if model.spec.logit == DiscriminatorLogit.additive else model.spec.granularity.value
+    (target / "README.md").write_text(card(run, model.spec.head, read_at), encoding="utf-8")
 
 
-def card(run: Path, head: RewardHead, granularity: str) -> str:
+def card(run: Path, head: RewardHead, read_at: str) -> str:
     """The model card: what the model was trained on, its metrics, and how to use it."""
     config = load_run_config(run)
     rows = [
@@ -71,7 +72,7 @@ def card(run: Path, head: RewardHead, granularity: str) -> str:
         ("algorithm", f"adversarial IRL ({config.model.classifier_loss} discriminator), arXiv 2510.01857"),
         ("data", f"{config.dataset.name}, {config.dataset.path or 'default source'}"),
         ("started from", config.model.reward_name or config.model.policy_name),
-        ("read at", f"{granularity} tokens, {head} head"),
+        ("read at", f"{read_at} tokens, {head} head"),
         ("steps", config.training.max_steps),
         ("seed", config.seed),
     ]
@@ -80,7 +81,7 @@ def card(run: Path, head: RewardHead, granularity: str) -> str:
     measured = [(name, _with_interval(metrics, name)) for name in SHOWN if metrics.get(name) is not None]
     table = "\n".join(f"| {name} | {value} |" for name, value in [*rows, *measured])
     how = USAGE[head]
-    missing = "" if measured else "\nNot evaluated yet: run evaluate.py and evaluate_irl.py on the run.\n"
+    missing = "" if measured else "\nNot evaluated yet: run evaluate_irl.py on the run.\n"
     return f"""---
 library_name: transformers
 pipeline_tag: token-classification

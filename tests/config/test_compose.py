@@ -93,6 +93,17 @@ def test_offline_reward_needs_its_files_and_a_model(tmp_path: Path) -> None:
         ([*model, files[1], "dataset.path=no.jsonl"], "dataset.path=no.jsonl does not exist"),
         ([*files, *model, "model.load_in_4bit=true", "model.reward_lora.rank=0"], "model.reward_lora.rank"),
         ([*files, *model, "model.reward_layers=3", "model.reward_head=likelihood"], "set model.reward_head=plain"),
+        ([*files, *model, "model.reward_layers=3"], "set model.reward_lora.rank=0"),
+        (
+            [
+                *files,
+                *model,
+                "model.reward_layers=3",
+                "model.reward_lora.rank=0",
+                "model.reward_frozen_layers=4",
+            ],
+            "is more than the model.reward_layers=3",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             compose_any("offline_irl_train", *lacking)

@@ -32,6 +32,8 @@ def test_truncated_sample_has_no_end_token(
     file = write_rows(tmp_path / "samples.jsonl", [row, {**row, "truncated": False}])
     cut, whole = read(file, tokenizer)
     assert whole.completion_ids == (*cut.completion_ids, tokenizer.eos_token_id)
+    (empty,) = read(write_rows(tmp_path / "empty.jsonl", [{**row, "completion": "", "truncated": None}]), tokenizer)
+    assert empty.completion_ids == (tokenizer.eos_token_id,)
     cut, whole = read(file, tokenizer, 3)  # both are cut here, before the end token
     assert cut == whole
 
@@ -43,6 +45,7 @@ def test_truncated_sample_has_no_end_token(
         ({"question": "q"}, "samples.jsonl:2: the record has no 'completion'"),
         ({"question": "3 " * 150, "completion": "c"}, "more than training.max_prompt_length=100"),
         ("{broken", "not valid JSON"),
+        ({"question": "q", "completion": "", "truncated": True}, "empty and truncated"),
     ],
 )
 def test_unusable_row_is_named(

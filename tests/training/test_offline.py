@@ -80,26 +80,27 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return RewardModel.from_run(checkpoint).state_dict()
 
 
-def test_draws_samples_of_the_experts_problems_first() -> None:
+def test_draws_samples_of_the_experts_problems_only() -> None:
+    """Trap: filled up with samples of other prompts, each of which pairs compare with every expert."""
     pool = SamplePool(prompts(1, 1, 2, 3, 3, 3), seed=0)
-    assert {s.prompt_ids for s in pool.draw(3, [(3,)])} == {(3,)}
-    drawn = pool.draw(5, [(2,), (3,)])
-    assert sorted(s.prompt_ids for s in drawn if s.prompt_ids != (1,)) == [(2,), (3,), (3,), (3,)]
-    assert len(set(drawn)) == 5
-    assert len(pool.draw(9, [])) == 6
+    assert {s.prompt_ids for s in pool.draw(2, [(3,)])} == {(3,)}
+    drawn = pool.draw(5, [(2,), (3,), (7,)])
+    assert sorted(s.prompt_ids for s in drawn) == [(2,), (3,), (3,), (3,)]
+    assert len(set(drawn)) == 4
 
 
-def test_fills_up_with_every_other_sample_in_turn() -> None:
+def test_draws_every_other_sample_in_turn_if_the_experts_problems_have_none() -> None:
     pool = SamplePool(prompts(*range(10)), seed=0)
     drawn = [sample for _ in range(5) for sample in pool.draw(2, [(99,)])]
     assert len(set(drawn)) == 10
+    assert len(pool.draw(99, [])) == 10
 
 
 def test_sample_pool_resumes_at_the_same_place() -> None:
     pool, resumed = SamplePool(prompts(*range(10)), seed=0), SamplePool(prompts(*range(10)), seed=7)
-    pool.draw(3, [(2,)])
+    pool.draw(3, [(99,)])
     resumed.load_state_dict(pool.state_dict())
-    assert [pool.draw(4, [(1,)]) for _ in range(5)] == [resumed.draw(4, [(1,)]) for _ in range(5)]
+    assert [pool.draw(4, [(99,)]) for _ in range(5)] == [resumed.draw(4, [(99,)]) for _ in range(5)]
 
 
 def test_no_sample_of_a_held_out_problem_is_learnt_from() -> None:
@@ -199,12 +200,38 @@ def test_goes_on_from_a_trained_reward_model(run: Run) -> None:
         ("model.discriminator_logit=additive", "model.discriminator_logit=token"),
         ("model.reward_granularity=step", "model.reward_granularity=dense"),
         ("model.reward_lora.rank=4", "model.reward_lora.rank=0"),
+        ("model.reward_layers=1", "model.reward_layers=null"),
     ],
 )
 def test_trained_reward_model_is_not_read_in_another_way(run: Run, override: str, key: str) -> None:
-    first = run("first", "training.max_steps=1")
+    head = ["model.reward_head=plain"] if "layers" in override else []
+    first = run("first", "training.max_steps=1", *head)
     with pytest.raises(UserError, match=key):
-        run("second", "training.max_steps=1", f"model.reward_name={first.parent}", override)
+        run("second", "training.max_steps=1", f"model.reward_name={first.parent}", override, *head)
+    assert not (first.parent.parent / "second").exists()  # the mended command finds no run there
+
+
+def test_run_that_could_not_start_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    """Trap: a run that is recorded before its samples are read, so that the mended command refuses to run."""
+    broken = write_rows(tmp_path / "broken.jsonl", [{"question": "3 + 4"}])
+    with pytest.raises(DataError, match=r"broken\.jsonl:1"):
+        run("run", "training.max_steps=1", f"dataset.samples_path={broken}")
+    assert run("run", "training.max_steps=1").name == "checkpoint-1"
+
+
+def test_starts_from_the_newest_checkpoint_of_a_run_without_a_reward_model(run: Run, tmp_path: Path) -> None:
+    first = run("first", "training.max_steps=1")
+    sft = tmp_path / "sft"
+    shutil.copytree(first / "reward_model", sft / "checkpoint-3")
+    (sft / "checkpoint-3" / "reward_spec.json").unlink()
+    (sft / "config.yaml").touch()
+    assert run("second", "training.max_steps=1", f"model.reward_name={sft}").name == "checkpoint-1"
+
+
+def test_samples_in_another_format_are_warned_of(run: Run, samples: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bare = [{"question": row["question"], "completion": "1 + 1 = 2"} for row in read_rows(samples)]
+    run("run", "training.max_steps=1", f"dataset.samples_path={write_rows(samples.with_name('bare.jsonl'), bare)}")
+    assert "are not written as" in caplog.text
 
 
 def test_airl_starts_from_an_offline_reward(run: Run, tmp_path: Path, embedded_folder: Path) -> None:

@@ -256,6 +256,7 @@ class DiscriminatorConfig:
 class OfflineModelConfig(DiscriminatorConfig):
     load_in_4bit: bool = MISSING  # freezes the weights, so it needs LoRA
     # layers that are not trained, from the first one; their outputs are computed once per trace and kept in memory
+    # (4 bytes x hidden size per token)
     reward_frozen_layers: int = bounded(0)
 
 

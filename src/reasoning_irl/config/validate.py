@@ -87,6 +87,15 @@ def _check_offline(config: schema.OfflineTrainConfig) -> None:
         raise ConfigError(f"dataset.samples_path={config.dataset.samples_path} does not exist: use a traces file")
     if config.model.reward_name is None:
         raise ConfigError("model.reward_name is missing: name the model that the reward model starts from")
+    _check_frozen(config.model)
+
+
+def _check_frozen(model: schema.OfflineModelConfig) -> None:
+    n = model.reward_frozen_layers
+    if model.reward_layers is not None and n > model.reward_layers:
+        raise ConfigError(
+            f"model.reward_frozen_layers={n} is more than the model.reward_layers={model.reward_layers} that are kept"
+        )
 
 
 def _check_discriminator(model: schema.DiscriminatorConfig) -> None:
@@ -102,6 +111,11 @@ def _check_discriminator(model: schema.DiscriminatorConfig) -> None:
         raise ConfigError(
             f"model.reward_layers={model.reward_layers} removes the upper layers, which predict tokens: "
             "set model.reward_head=plain, or set it to null"
+        )
+    if model.reward_layers is not None and model.reward_lora.rank:
+        raise ConfigError(
+            f"model.reward_layers={model.reward_layers} cannot be combined with an adapter, which is loaded onto the "
+            "whole model: set model.reward_lora.rank=0, or reward_layers to null"
         )
     if model.reward_lb >= model.reward_ub:
         raise ConfigError(f"model.reward_lb={model.reward_lb} must be below model.reward_ub={model.reward_ub}")

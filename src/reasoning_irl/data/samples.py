@@ -27,7 +27,9 @@ def read_samples(
     samples = []
     for line, values in read_jsonl(path):
         row = Row(f"{path}:{line}", str(line), values)
-        question, completion = row.text("question"), row.text("completion")
+        question, completion = row.text("question"), values.get("completion")
+        if not isinstance(completion, str):
+            raise DataError(f"{row.where}: the record has no 'completion'; every record needs a text under that key")
         if question not in prompts:
             prompts[question] = encode_prompt(tokenizer, make_prompt(question, system_prompt))
             if len(prompts[question]) > max_prompt_length:
@@ -36,7 +38,9 @@ def read_samples(
                     f"training.max_prompt_length={max_prompt_length}: raise it, or remove the row"
                 )
         ids, _ = encode_completion(tokenizer, completion, max_completion_length)
-        was_cut_off = bool(values.get("truncated")) and ids[-1] == tokenizer.eos_token_id
+        was_cut_off = values.get("truncated") is True and ids[-1] == tokenizer.eos_token_id
+        if was_cut_off and len(ids) == 1:
+            raise DataError(f"{row.where}: 'completion' is empty and truncated: it has no tokens")
         samples.append(TokenSequence(prompts[question], ids[:-1] if was_cut_off else ids))
     if not samples:
         raise DataError(f"{path} has no samples: write one JSON object per line, with question and completion")

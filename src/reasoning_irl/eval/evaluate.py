@@ -68,12 +68,12 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
     refuse_to_overwrite(output_dir, [TRACES_FILE, METRICS_FILE])
     dataset = load_dataset_config(run_dir)
-    validation, test = load_test(dataset, config.eval.n_validation, config.eval.n_problems)
-    records = [*validation, *test]
-
     source = config.policy_path or policy_of(newest_checkpoint(run_dir))
     if source is None:
         raise UserError(f"{run_dir} trained no policy: score a traces file with evaluate_irl.py, or set policy_path")
+    validation, test = load_test(dataset, config.eval.n_validation, config.eval.n_problems)
+    records = [*validation, *test]
+
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
     partial = PartialTraces(output_dir / PARTIAL_FILE, _identity(config, source, records), config.sampling.n_samples)

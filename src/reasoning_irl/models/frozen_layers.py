@@ -47,7 +47,7 @@ class FrozenLayers:
             ids, _ = batch.compact()
             for index, hidden in zip(unknown, self._run(ids[unknown]), strict=True):
                 length = len(sequences[index].prompt_ids) + len(sequences[index].completion_ids)
-                self._known[sequences[index]] = hidden[:length].cpu()
+                self._known[sequences[index]] = hidden[:length].clone().cpu()  # a copy, so that the batch is freed
         rows = [self._known[sequence] for sequence in sequences]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(batch.completion_ids.device)
 

@@ -32,13 +32,17 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> str:
     """The folder or hub name that the policy starts from; for `embedded`, saves a new model in the run folder."""
     if model.checkpoint:
-        folder = Path(model.checkpoint)
-        return str(newest_checkpoint(folder)) if (folder / CONFIG_FILE).is_file() else model.checkpoint
+        return model_of(model.checkpoint)
     if model.policy_name != "embedded":
         return model.policy_name
     folder = run_dir / "embedded"
     save_embedded(model.embedded, max_value, folder)
     return str(folder)
+
+
+def model_of(name: str) -> str:
+    """The newest checkpoint if `name` is a run, else `name`: a model folder or a hub name."""
+    return str(newest_checkpoint(Path(name))) if (Path(name) / CONFIG_FILE).is_file() else name
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -131,6 +135,8 @@ def with_lora(
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     layers = list(range(n_frozen, model.config.num_hidden_layers)) if n_frozen else None
+    if layers == []:
+        raise UserError("all layers are frozen, so there is none to adapt: set model.reward_lora.rank=0")
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task, layers_to_transform=layers
     )

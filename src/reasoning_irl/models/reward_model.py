@@ -47,6 +47,7 @@ from reasoning_irl.models.loading import load_tokenizer, no_model, weights
 from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
+from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
@@ -100,7 +101,7 @@ class Scored:
     rewards: list[float]  # (T,)
     steps: list[str]
     step_scores: list[float]  # mean reward of each step's tokens
-    total: float  # mean reward of all tokens
+    total: float  # mean reward of all tokens; if the logit is additive, their sum
 
 
 class RewardModel(nn.Module):
@@ -151,7 +152,7 @@ class RewardModel(nn.Module):
             rewards,
             [completion[start:end] for start, end in steps],
             [sum(group) / len(group) if group else float("nan") for group in grouped],
-            sum(rewards) / len(rewards),
+            sum(rewards) / (1 if self.spec.logit == DiscriminatorLogit.additive else len(rewards)),
         )
 
     @property
@@ -388,33 +389,34 @@ def _keep_layers(config: PretrainedConfig, n: int, name: str) -> None:
         config.layer_types = config.layer_types[:n]
 
 
-def continued_reward_model(
-    folder: Path, spec: RewardSpec, tokenizer: PreTrainedTokenizerBase, lora: LoraConfig, in_4bit: bool = False
-) -> RewardModel:
-    """Loads a trained reward model to train it further. Raises UserError if the config reads or adapts it otherwise."""
+def check_continued(folder: Path, spec: RewardSpec, lora: LoraConfig, n_layers: int | None) -> None:
+    """Raises UserError if a trained reward model would be read or adapted in another way than it was.
+
+    Warns if it was trained with another system prompt.
+    """
     known = load_spec(folder)
     keys = {"head": "reward_head", "granularity": "reward_granularity", "logit": "discriminator_logit"}
+    if spec.granularity == Granularity.interval:
+        keys["interval"] = "reward_interval"
     for name, key in keys.items():
         if getattr(known, name) != getattr(spec, name):
             raise UserError(
                 f"{folder} was trained with model.{key}={getattr(known, name)}: set it so, or start from another model"
             )
-    model = load_reward_model(folder, tokenizer, in_4bit)
-    model.spec = spec
-    adapter = getattr(model.backbone, "peft_config", None)
-    rank = adapter["default"].r if adapter else 0
+    adapter = folder / "adapter_config.json"
+    rank = json.loads(adapter.read_text())["r"] if adapter.is_file() else 0
     if rank != lora.rank:
         raise UserError(f"{folder} has an adapter of rank {rank} (0: none): set model.reward_lora.rank={rank}")
-    return model
+    if n_layers is not None:
+        raise UserError(f"{folder} keeps the layers that it has: set model.reward_layers=null")
+    if known.system_prompt != spec.system_prompt:
+        logger.warning("%s was trained with another system prompt: %r", folder, known.system_prompt)
 
 
 def trained_reward(name: str) -> Path | None:
     """The reward model folder if `name` is one, or a run or a checkpoint with one; else None."""
-    folder = Path(name)
-    if (folder / CONFIG_FILE).is_file() and not (folder / SPEC_FILE).is_file():
-        folder = newest_checkpoint(folder)
-    places = [place for place in (folder, folder / REWARD_MODEL) if (place / SPEC_FILE).is_file()]
-    return places[0] if places else None
+    folder = find_reward_model(Path(name))
+    return folder if (folder / SPEC_FILE).is_file() else None
 
 
 def find_reward_model(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import get_scheduler
 
-from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorConfig
+from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorConfig, DiscriminatorLogit
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.losses import LOSSES, LossInputs, masked_mean
@@ -141,8 +141,10 @@ class Discriminator:
         return self.model.at_every_token(rewards, tokens)
 
     def trace_scores(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
-        """(B,) mean token reward of each trace."""
-        return masked_mean(rewards, tokens.completion_mask)
+        """(B,) mean token reward of each trace or, if additive, their sum: the logit of the whole trace."""
+        mean = masked_mean(rewards, tokens.completion_mask)
+        is_additive = self.model.spec.logit == DiscriminatorLogit.additive
+        return mean * tokens.completion_mask.sum(1) if is_additive else mean
 
     def state_dict(self) -> dict[str, Any]:
         """The state of optimiser and schedule; the weights are saved separately, as a model folder."""

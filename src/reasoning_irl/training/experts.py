@@ -107,7 +107,7 @@ class ExpertPool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rng.setstate(state["rng"])
         self._order = list(state["order"])
-        self._kept = state["kept"]
+        self._kept = state.get("kept", self._kept)  # older checkpoints lack it
 
 
 class SamplePool:
@@ -125,14 +125,17 @@ class SamplePool:
         return len(self._samples)
 
     def draw(self, n: int, prompts: Sequence[tuple[int, ...]]) -> list[TokenSequence]:
-        """n samples, or all if there are fewer: of the given prompts as far as they go, then the next others."""
+        """Up to n samples of the given prompts or, if there are none, the next n of all.
+
+        Nothing is filled up with samples of other prompts, which pairs would compare with experts of these.
+        """
         own = [index for prompt in dict.fromkeys(prompts) for index in self._of_prompt.get(prompt, [])]
-        chosen = dict.fromkeys(self._rng.sample(own, min(n, len(own))))
-        while len(chosen) < min(n, len(self._samples)):
+        chosen = self._rng.sample(own, min(n, len(own)))
+        while not own and len(chosen) < min(n, len(self._samples)):
             if not self._order:
                 self._order = list(range(len(self._samples)))
                 self._rng.shuffle(self._order)
-            chosen[self._order.pop()] = None
+            chosen.append(self._order.pop())
         return [self._samples[index] for index in chosen]
 
     def state_dict(self) -> dict[str, Any]:

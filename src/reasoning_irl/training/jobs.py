@@ -18,18 +18,27 @@ from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.loading import TrainData, load_annotated, load_train, number_limit
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.samples import read_samples
-from reasoning_irl.data.tokens import check_prompt_lengths, encode_record
+from reasoning_irl.data.tokens import TokenSequence, check_prompt_lengths, encode_record
 from reasoning_irl.models import cpu_logprobs
-from reasoning_irl.models.loading import load_policy, load_tokenizer, policy_source, trainable_policy, with_lora
+from reasoning_irl.models.loading import (
+    load_policy,
+    load_tokenizer,
+    model_of,
+    policy_source,
+    trainable_policy,
+    with_lora,
+)
 from reasoning_irl.models.reward_model import (
     RewardModel,
     RewardSpec,
     build_reward_model,
-    continued_reward_model,
+    check_continued,
     load_reward_model,
     trained_reward,
 )
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
+from reasoning_irl.text.token_spans import decode
+from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import callbacks, grpo_arguments, trainer_arguments
@@ -66,6 +75,7 @@ class Started:
 
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
+    _check_continued(config)
     started = _start(config)
     check_prompt_lengths(started.tokenizer, started.data.heldout, config.training.max_prompt_length)
     reward_tokenizer, bridge = _bridge(config, started)
@@ -136,16 +146,22 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
 
 def train_offline(config: schema.OfflineTrainConfig) -> Path:
     """Learns a reward from demonstrations and a file of samples, and returns the last checkpoint's folder."""
-    started = _start(config)
-    training, tokenizer, data = config.training, started.tokenizer, started.data
-    check_prompt_lengths(tokenizer, data.heldout, training.max_prompt_length)
+    training = config.training
+    check_run_folder(Path(training.output_dir), resume=training.resume)
+    _check_continued(config)
+    # Before the run is recorded, so that a mended file can be used with the same command.
+    assert config.model.reward_name is not None  # checked with the config
     samples = read_samples(
         Path(config.dataset.samples_path),
-        tokenizer,
+        load_tokenizer(_tokenizer_of_reward(config.model.reward_name, None) or config.model.reward_name),
         config.dataset.system_prompt,
         training.max_prompt_length,
         training.max_completion_length,
     )
+    started = _start(config)
+    tokenizer, data = started.tokenizer, started.data
+    _warn_of_format(samples, tokenizer)
+    check_prompt_lengths(tokenizer, data.heldout, training.max_prompt_length)
     experts = _experts(config, tokenizer, data)
     split = split_samples(samples, {experts.sequence(record).prompt_ids for record in data.heldout}, config.seed)
     print(
@@ -169,6 +185,18 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
         return trainer.train()
 
 
+def _warn_of_format(samples: list[TokenSequence], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warns if most samples lack the tags that every expert's trace has."""
+    well_formed = sum(is_well_formed(decode(tokenizer, s.completion_ids)) for s in samples)
+    if 2 * well_formed < len(samples):
+        logger.warning(
+            "%d of %d samples are not written as <think>...</think><answer>...</answer>, as the experts are: the "
+            "reward will learn that difference and little else",
+            len(samples) - well_formed,
+            len(samples),
+        )
+
+
 def _start(config: schema.TrainConfig) -> Started:
     """Checks the run folder, loads the data, records the run, seeds, and finds the trained model's start."""
     training, run_dir = config.training, Path(config.training.output_dir)
@@ -179,9 +207,9 @@ def _start(config: schema.TrainConfig) -> Started:
     set_seed(config.seed)
     checkpoint = newest_checkpoint(run_dir) if training.resume else None
     if isinstance(config, schema.OfflineTrainConfig):
-        assert config.model.reward_name is not None
+        assert config.model.reward_name is not None  # checked with the config
         source = config.model.reward_name
-        tokenizer = load_tokenizer(_tokenizer_of_reward(source, checkpoint))
+        tokenizer = load_tokenizer(_tokenizer_of_reward(source, checkpoint) or source)
     else:
         source = policy_source(config.model, config.dataset.max_value, run_dir)
         tokenizer = load_tokenizer(source)
@@ -208,18 +236,20 @@ def _n_frozen(model: schema.DiscriminatorConfig) -> int:
     return model.reward_frozen_layers if isinstance(model, schema.OfflineModelConfig) else 0
 
 
-def _tokenizer_of_reward(name: str, checkpoint: Path | None) -> str:
+def _tokenizer_of_reward(name: str | None, checkpoint: Path | None) -> str | None:
     """The folder or hub name of the tokenizer of a reward model that starts from `name`, or from a checkpoint."""
     if checkpoint:
         return str(checkpoint / REWARD_MODEL)
+    if name is None:
+        return None
     trained = trained_reward(name)
-    return str(trained) if trained else name
+    return str(trained) if trained else model_of(name)
 
 
 def _bridge(config: schema.IRLTrainConfig, started: Started) -> tuple[PreTrainedTokenizerBase, TokenBridge]:
     """The reward model's tokenizer, and the bridge to it from the policy's tokens."""
-    name = config.model.reward_name or started.source
-    reward_tokenizer = load_tokenizer(_tokenizer_of_reward(name, started.checkpoint))
+    name = _tokenizer_of_reward(config.model.reward_name, started.checkpoint) or started.source
+    reward_tokenizer = load_tokenizer(name)
     bridge = TokenBridge(started.tokenizer, reward_tokenizer, [*started.data.train, *started.data.heldout])
     if config.model.reward_form == schema.RewardForm.airl and not bridge.is_identity:
         raise UserError(
@@ -228,6 +258,24 @@ def _bridge(config: schema.IRLTrainConfig, started: Started) -> tuple[PreTrained
             "model.reward_form=logit"
         )
     return reward_tokenizer, bridge
+
+
+def _spec(config: schema.IRLTrainConfig | schema.OfflineTrainConfig) -> RewardSpec:
+    model = config.model
+    return RewardSpec(
+        model.reward_head,
+        model.reward_granularity,
+        model.reward_interval,
+        config.dataset.system_prompt,
+        model.discriminator_logit,
+    )
+
+
+def _check_continued(config: schema.IRLTrainConfig | schema.OfflineTrainConfig) -> None:
+    """Raises UserError if the run starts from a trained reward model that the config reads or adapts otherwise."""
+    trained = trained_reward(config.model.reward_name) if config.model.reward_name else None
+    if trained:
+        check_continued(trained, _spec(config), config.model.reward_lora, config.model.reward_layers)
 
 
 def _reward_model(
@@ -244,17 +292,12 @@ def _reward_model(
         if n_frozen:
             reward_model.freeze_layers(n_frozen)
         return reward_model
-    name = model.reward_name or source
-    spec = RewardSpec(
-        model.reward_head,
-        model.reward_granularity,
-        model.reward_interval,
-        config.dataset.system_prompt,
-        model.discriminator_logit,
-    )
-    trained = trained_reward(name)
+    name = model_of(model.reward_name) if model.reward_name else source
+    spec = _spec(config)
+    trained = trained_reward(model.reward_name) if model.reward_name else None
     if trained:
-        reward_model = continued_reward_model(trained, spec, tokenizer, model.reward_lora, model.load_in_4bit)
+        reward_model = load_reward_model(trained, tokenizer, model.load_in_4bit)
+        reward_model.spec = spec
     else:
         frozen = model.reward_lora.rank > 0
         reward_model = build_reward_model(

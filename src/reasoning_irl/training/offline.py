@@ -118,7 +118,7 @@ class OfflineTrainer:
         return folder / f"checkpoint-{self.step}"
 
     def measure(self) -> dict[str, float]:
-        """How well the held-out experts are told from samples and from their perturbed copies, by mean token reward.
+        """How well held-out experts are told from samples and from their perturbed copies, by the traces' scores.
 
         `heldout_pairs` is the share of pairs of an expert and a sample of the same problem in which the expert's
         reward is higher; a sample that is the expert's own trace counts half.
@@ -145,6 +145,7 @@ class OfflineTrainer:
             "experts": self.experts.state_dict(),
             "samples": self.samples.state_dict(),
             "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),  # empty without a GPU
         }
         save_reward_checkpoint(part, self.discriminator.model, self.tokenizer, state)
         part.rename(folder)
@@ -157,6 +158,7 @@ class OfflineTrainer:
         self.experts.load_state_dict(state["experts"])
         self.samples.load_state_dict(state["samples"])
         torch.set_rng_state(state["torch"])
+        torch.cuda.set_rng_state_all(state["cuda"])
 
     def _batch(self) -> LabelledBatch:
         config = self.discriminator.config

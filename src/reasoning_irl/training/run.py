@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import assert_never
 
 from reasoning_irl.config.schema import (
+    GENERATED,
     Algorithm,
     GRPOTrainConfig,
     IRLTrainConfig,
@@ -42,6 +43,12 @@ def run_training(config: TrainConfig) -> Path:
             checkpoint = train_offline(config)
         case _:
             assert_never(config)
-    following = "evaluate_irl.py eval.traces=TRACES" if isinstance(config, OfflineTrainConfig) else "evaluate.py"
-    print(f"checkpoint: {checkpoint}\nnext: python {following} run_dir={run_dir}")
+    print(f"checkpoint: {checkpoint}\nnext: python {_next_command(config)} run_dir={run_dir}")
     return checkpoint
+
+
+def _next_command(config: TrainConfig) -> str:
+    if not isinstance(config, OfflineTrainConfig):
+        return "evaluate.py"
+    planted = "" if config.dataset.test_path or config.dataset.name in GENERATED else " eval.n_planted=0"
+    return f"evaluate_irl.py --config-name=base/irl_eval eval.traces=TRACES{planted}"
