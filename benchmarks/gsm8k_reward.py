@@ -10,10 +10,13 @@ goes on where it was.
 """
 
 import argparse
+import hashlib
 import json
 import random
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.training.discriminator import Origin
 from reasoning_irl.training.losses import LOSSES, LossInputs
-from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.run_folder import to_jsonl, write_atomically
 
 EXPERTS_FILE = "experts.jsonl"
@@ -64,7 +67,7 @@ class Form:
     logit: DiscriminatorLogit
     granularity: Granularity
     negatives: frozenset[Origin]
-    from_labels: bool = False  # right samples in place of the experts, wrong ones as negatives
+    from_labels: bool = False  # right samples are positives, only wrong ones negatives; experts only with edits
 
 
 def _form(loss: str, logit: str, granularity: str, *negatives: Origin, from_labels: bool = False) -> Form:
@@ -83,7 +86,9 @@ FORMS = {
     "additive pairs, edits only": _form("pairwise", "additive", "sparse", EDITS),
     "additive pairs": _form("pairwise", "additive", "sparse", SAMPLES, EDITS),
     "labels": _form("pairwise", "additive", "sparse", SAMPLES, from_labels=True),
+    "labels, experts and edits": _form("pairwise", "additive", "sparse", SAMPLES, EDITS, from_labels=True),
 }
+PUBLISHED = next(iter(FORMS))
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,10 @@ class Question:
 def read_questions(questions: Path, samples: Path, n_learn: int | None) -> list[Question]:
     """The questions that have samples, split by a fixed shuffle. Raises DataError if there are too few."""
     solutions: dict[str, list[tuple[str, bool]]] = {}
-    for _, row in read_jsonl(samples):
-        solutions.setdefault(row["question"], []).append((row["completion"], bool(row["correct"])))
+    for line, values in read_jsonl(samples):
+        row = Row(f"{samples}:{line}", str(line), values)
+        if values.get("correct") is not None:  # an unlabelled sample cannot be judged
+            solutions.setdefault(row.text("question"), []).append((row.text("completion"), bool(values["correct"])))
     records = [
         gsm8k_record(Row(f"{questions}:{line}", str(line), values), "") for line, values in read_jsonl(questions)
     ]
@@ -176,15 +183,24 @@ def computed(question: Question, model: PreTrainedModel, tokenizer: PreTrainedTo
     return Problem(question.record.id, question.split, traces)
 
 
-def save_problem(problem: Problem, path: Path) -> None:
+def fingerprint(question: Question, arguments: argparse.Namespace) -> str:
+    """Identifies what the stored hidden states of a question were computed from."""
+    what = [str(Path(arguments.model).resolve()), arguments.layer, MAX_LENGTH, question.split, question.record.prompt]
+    return hashlib.sha256(json.dumps([what, texts_of(question)]).encode()).hexdigest()
+
+
+def save_problem(problem: Problem, of: str, path: Path) -> None:
     rows = [(int(t.origin), t.correct, t.hidden, t.logps) for t in problem.traces]
     part = path.with_suffix(".part")
-    torch.save({"name": problem.name, "split": problem.split, "traces": rows}, part)
+    torch.save({"of": of, "name": problem.name, "split": problem.split, "traces": rows}, part)
     part.rename(path)
 
 
-def load_problem(path: Path) -> Problem:
+def load_problem(path: Path, of: str) -> Problem:
+    """Raises DataError if the file was computed from anything else than `of` identifies."""
     saved = torch.load(path, weights_only=True)
+    if saved["of"] != of:
+        raise DataError(f"{path} is of another model, layer or set of samples: choose another --folder, or remove it")
     traces = [Trace(Origin(origin), *rest) for origin, *rest in saved["traces"]]
     return Problem(saved["name"], saved["split"], traces)
 
@@ -204,13 +220,20 @@ def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -
         model = in_bfloat16(arguments.model)
         for question, path in zip(tqdm(questions, desc="hidden states", unit="problem"), paths, strict=True):
             if not path.is_file():
-                save_problem(computed(question, model, tokenizer, arguments.layer), path)
-    return [load_problem(path) for path in paths]
+                problem = computed(question, model, tokenizer, arguments.layer)
+                save_problem(problem, fingerprint(question, arguments), path)
+    return [
+        load_problem(path, fingerprint(question, arguments)) for question, path in zip(questions, paths, strict=True)
+    ]
 
 
 @torch.inference_mode()
-def sft_logprobs(questions: Sequence[Question], name: str, path: Path) -> dict[str, list[Tensor]]:
-    """(T,) log-probabilities of the judged samples of each problem under the policy `name`, kept in the file `path`."""
+def sft_logprobs(questions: Sequence[Question], name: str) -> dict[str, list[Tensor]]:
+    """(T,) log-probabilities of the judged samples of each problem under the policy in the folder `name`.
+
+    They are kept in that folder, so that they go when it does.
+    """
+    path = Path(name) / "benchmark_logprobs.pt"
     known: dict[str, list[Tensor]] = torch.load(path, weights_only=True) if path.is_file() else {}
     lacking = [q for q in questions if q.split != "learn" and q.record.id not in known]
     if lacking:
@@ -221,7 +244,8 @@ def sft_logprobs(questions: Sequence[Question], name: str, path: Path) -> dict[s
             batch = collate([TokenSequence(prompt, own) for own in ids], tokenizer.pad_token_id)
             values = token_logps(model, batch)[0].float()
             known[question.record.id] = [row[: len(own)].clone() for row, own in zip(values, ids, strict=True)]
-            torch.save(known, path)
+            torch.save(known, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
     return known
 
 
@@ -245,10 +269,14 @@ class Standardised(nn.Module):
 
 
 def rows_of(problem: Problem, form: Form) -> list[tuple[Trace, bool]]:
-    """(trace, is it an expert) of the rows that a form learns from."""
-    if form.from_labels:
-        return [(trace, bool(trace.correct)) for trace in problem.of(SAMPLES)]
-    return [(trace, trace.origin == Origin.expert) for trace in problem.of(Origin.expert, *form.negatives)]
+    """(trace, is it a positive) of the rows that a form learns from; none if there is nothing to compare."""
+    traces = problem.of(Origin.expert, *form.negatives)
+    if not form.from_labels:
+        return [(trace, trace.origin == Origin.expert) for trace in traces]
+    if EDITS not in form.negatives:
+        traces = problem.of(SAMPLES)
+    rows = [(trace, trace.origin == Origin.expert or bool(trace.correct)) for trace in traces]
+    return rows if len({is_positive for _, is_positive in rows}) == 2 else []
 
 
 def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
@@ -256,6 +284,7 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
     torch.manual_seed(seed)
     rng = random.Random(seed)
     standardised = Standardised([trace for problem in problems for trace in problem.of(Origin.expert, SAMPLES)])
+    usable = [problem for problem in problems if rows_of(problem, form)]
     head = nn.Linear(problems[0].traces[0].hidden.size(1), 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -263,7 +292,7 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
     order: list[Problem] = []
     for _ in range(UPDATES):
         if len(order) < PROBLEMS_PER_UPDATE:
-            order = rng.sample(list(problems), len(problems))
+            order = rng.sample(usable, len(usable))
         rows: list[tuple[Trace, bool]] = []
         group: list[int] = []
         for number in range(min(PROBLEMS_PER_UPDATE, len(order))):
@@ -328,7 +357,7 @@ def read_values(values: Values, validation: Sequence[Problem]) -> tuple[str, Cal
     def scored_by(name: str) -> Callable[[Trace], float]:
         return lambda trace: AGGREGATIONS[name](values(trace))
 
-    best = max(AGGREGATIONS, key=lambda name: float(np.nanmean(judge(validation, scored_by(name)).within)))
+    best = max(AGGREGATIONS, key=lambda name: within(validation, scored_by(name)))
     return best, scored_by(best)
 
 
@@ -342,11 +371,13 @@ def mean_of(judged: Sequence[Judged]) -> Judged:
     return Judged(np.mean([j.within for j in judged], axis=0), np.mean([j.best_of_4 for j in judged], axis=0))
 
 
-def row(name: str, read: str, own: Judged, against: dict[str, Judged], pairs: tuple[str, str] = ("", "")) -> str:
-    """A line of the table: the two metrics, each with paired differences from the baselines `against`."""
+def row(
+    name: str, read: str, validation: str, own: Judged, against: dict[str, Judged], pairs: tuple[str, str] = ("", "")
+) -> str:
+    """A line of the table: the two metrics, each with paired differences from the rows `against`."""
     rng = np.random.default_rng(0)
     mixed = ~np.isnan(own.within)
-    cells = [name, read]
+    cells = [name, read, validation]
     for metric, keep in (("within", mixed), ("best_of_4", np.ones_like(mixed))):
         mine = getattr(own, metric)[keep]
         cells.append(f"{mine.mean():.3f}")
@@ -356,8 +387,24 @@ def row(name: str, read: str, own: Judged, against: dict[str, Judged], pairs: tu
     return "| " + " | ".join([*cells, *pairs]) + " |"
 
 
+@dataclass
+class Learnt:
+    """A form with each seed; all lists are by seed."""
+
+    judged: list[Judged] = field(default_factory=list)
+    summed: list[Judged] = field(default_factory=list)  # with the log-probabilities
+    validation: list[float] = field(default_factory=list)  # AUROC within a problem
+    summed_validation: list[float] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    over_edit: list[float] = field(default_factory=list)
+    over_sample: list[float] = field(default_factory=list)
+
+
 def table(problems: Sequence[Problem], seeds: Sequence[int], others: dict[str, Values]) -> list[str]:
-    """Learns every form and returns the table's lines; `others` are further baselines."""
+    """Learns every form and returns the table's lines; `others` are further baselines.
+
+    A form is to be chosen by the column `validation`. Intervals are over test problems; seeds are averaged first.
+    """
     learnt_from, validation, test = (
         [problem for problem in problems if problem.split == split] for split in ("learn", "validation", "test")
     )
@@ -365,34 +412,58 @@ def table(problems: Sequence[Problem], seeds: Sequence[int], others: dict[str, V
         "random": ("", lambda _trace: 0.0),
         "length": ("shorter", lambda trace: -float(len(trace.hidden))),
     }
-    for name, values in {"log-probability": _logprobs, **others}.items():
+    log_probabilities = {"log-probability": _logprobs, **others}
+    for name, values in log_probabilities.items():
         scores[name] = read_values(values, validation)
+    parts = [standardised_by(scores[name][1], validation) for name in log_probabilities]
+    learnt = {name: Learnt() for name in FORMS}
+    for name, form in FORMS.items():
+        for seed in tqdm(seeds, desc=name, unit="seed"):
+            values, of = learn(learnt_from, form, seed), learnt[name]
+            read, score = read_values(values, validation)
+            own = standardised_by(score, validation)
+            total = partial(_sum, parts=[own, *parts])
+            of.read.append(read)
+            of.judged.append(judge(test, score))
+            of.validation.append(within(validation, score))
+            of.summed.append(judge(test, total))
+            of.summed_validation.append(within(validation, total))
+            of.over_edit.append(share_above(test, score, EDITS))
+            of.over_sample.append(share_above(test, score, SAMPLES))
+
     baselines = {name: judge(test, score) for name, (_, score) in scores.items()}
     against = {name: judged for name, judged in baselines.items() if name != "random"}
-    summed = [name for name in against if name != "length"]
-    columns = ["AUROC within", *(f"minus {n}" for n in against), "best of 4", *(f"minus {n}" for n in against)]
-    heads = ["reward", "read by", *columns, "expert over edit", "over sample"]
+    against["published form"] = mean_of(learnt[PUBLISHED].judged)
+    columns = ["test", *(f"minus {name}" for name in against)]
+    heads = ["reward", "read by", "validation", *columns, "best of 4", *columns[1:], "expert over edit", "over sample"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += [row(name, scores[name][0], judged, against) for name, judged in baselines.items()]
-    counts = test_counts(test)
-    lines += [f"| oracle | | 1 |{' |' * len(against)} {counts['oracle']:.3f} |{' |' * len(against)} | |"]
-    sums: dict[str, list[Judged]] = {}
-    for name, form in FORMS.items():
-        judged, reads, edits, samples = [], [], [], []
-        for seed in tqdm(seeds, desc=name, unit="seed"):
-            values = learn(learnt_from, form, seed)
-            read, score = read_values(values, validation)
-            judged.append(judge(test, score))
-            reads.append(read)
-            edits.append(share_above(test, score, EDITS))
-            samples.append(share_above(test, score, SAMPLES))
-            parts = [standardised_by(s, validation) for s in (score, *(scores[other][1] for other in summed))]
-            sums.setdefault(name, []).append(judge(test, lambda trace, parts=parts: sum(p(trace) for p in parts)))  # type: ignore[misc]
-        shares = f"{np.mean(edits):.2f}", f"{np.mean(samples):.2f}"
-        lines.append(row(name, ", ".join(dict.fromkeys(reads)), mean_of(judged), against, shares))
-    for name, judged in sums.items():
-        lines.append(row(f"{name} + {' + '.join(summed)}", "z-sum", mean_of(judged), against))
+    for name, judged in baselines.items():
+        read, score = scores[name]
+        lines.append(row(name, read, f"{within(validation, score):.3f}", judged, against))
+    blank = " |" * len(against)
+    lines.append(f"| oracle | | 1.000 | 1.000 |{blank} {best_possible(test):.3f} |{blank} | |")
+    for name, of in learnt.items():
+        shares = f"{np.mean(of.over_edit):.2f}", f"{np.mean(of.over_sample):.2f}"
+        read = ", ".join(dict.fromkeys(of.read))
+        lines.append(row(name, read, f"{np.mean(of.validation):.3f}", mean_of(of.judged), against, shares))
+    for name, of in learnt.items():
+        title = " + ".join([name, *log_probabilities])
+        lines.append(row(title, "z-sum", f"{np.mean(of.summed_validation):.3f}", mean_of(of.summed), against))
     return lines
+
+
+def within(problems: Sequence[Problem], score: Callable[[Trace], float]) -> float:
+    """The mean AUROC within a problem, over problems with right and wrong samples."""
+    return float(np.nanmean(judge(problems, score).within))
+
+
+def _sum(trace: Trace, parts: Sequence[Callable[[Trace], float]]) -> float:
+    return sum(part(trace) for part in parts)
+
+
+def best_possible(problems: Sequence[Problem]) -> float:
+    """The share of problems with a right sample."""
+    return float(np.mean([any(trace.correct for trace in problem.of(SAMPLES)) for problem in problems]))
 
 
 def _logprobs(trace: Trace) -> Floats:
@@ -400,12 +471,7 @@ def _logprobs(trace: Trace) -> Floats:
     return values
 
 
-def test_counts(test: Sequence[Problem]) -> dict[str, float]:
-    labels = [[bool(trace.correct) for trace in problem.of(SAMPLES)] for problem in test]
-    return {"oracle": float(np.mean([any(own) for own in labels]))}
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--samples", type=Path, required=True)
@@ -416,6 +482,15 @@ def main() -> None:
     parser.add_argument("--n-learn", type=int, default=None, help="problems to learn from; default: all that are left")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
     questions = read_questions(arguments.questions, arguments.samples, arguments.n_learn)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     # In the form that sft_train.py reads, for the baseline of `--sft`.
@@ -425,7 +500,7 @@ def main() -> None:
     problems = all_problems(questions, arguments)
     others: dict[str, Values] = {}
     if arguments.sft:
-        of_sft = sft_logprobs(questions, arguments.sft, arguments.folder / "sft.pt")
+        of_sft = sft_logprobs(questions, arguments.sft)
         by_trace = {
             id(trace): logps
             for problem in problems
@@ -440,4 +515,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

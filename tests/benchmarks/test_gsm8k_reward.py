@@ -1,6 +1,7 @@
 """The benchmark of reward forms on real solutions: its hidden states, its splits, and that it reads no labels."""
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,11 @@ def test_an_interrupted_call_goes_on_and_a_finished_one_needs_no_model(
     first = gsm8k_reward.all_problems(questions, known)
     (folder / f"{questions[3].record.id}.pt").unlink()
     again = gsm8k_reward.all_problems(questions, known)
-    finished = gsm8k_reward.all_problems(questions, arguments(files, folder, "no/such/model"))
+    shutil.rmtree(model)
+    finished = gsm8k_reward.all_problems(questions, known)
+    other = argparse.Namespace(**{**vars(known), "layer": 2})
+    with pytest.raises(DataError, match="another model, layer or set of samples"):
+        gsm8k_reward.all_problems(questions, other)
     for a, b, c in zip(first, again, finished, strict=True):
         assert a.name == b.name == c.name
         assert all(
@@ -116,7 +121,7 @@ def test_an_interrupted_call_goes_on_and_a_finished_one_needs_no_model(
         )
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if name != "labels"])
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if not form.from_labels])
 def test_rewards_learn_the_planted_error_and_no_label(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gsm8k_reward, "UPDATES", 60)
     monkeypatch.setattr(gsm8k_reward, "LEARNING_RATE", 1e-2)
@@ -134,7 +139,21 @@ def test_rewards_learn_the_planted_error_and_no_label(name: str, monkeypatch: py
 
 
 def test_labels_are_the_only_form_that_reads_labels() -> None:
-    assert [name for name, form in FORMS.items() if form.from_labels] == ["labels"]
+    assert all(form.from_labels == name.startswith("labels") for name, form in FORMS.items())
+
+
+def test_problems_with_one_class_are_not_learnt_from_labels() -> None:
+    """Trap: wrong samples compared with right ones of other problems, which no other form does."""
+    problem = made_problem("0", "learn", 0)
+    wrong = replace(
+        problem, traces=[replace(t, correct=False if t.origin == SAMPLES else None) for t in problem.traces]
+    )
+    assert gsm8k_reward.rows_of(wrong, FORMS["labels"]) == []
+    assert len(gsm8k_reward.rows_of(problem, FORMS["labels"])) == 4
+    assert [is_positive for _, is_positive in gsm8k_reward.rows_of(wrong, FORMS["labels, experts and edits"])] == [
+        True,
+        *[False] * 6,
+    ]
 
 
 def test_table_has_every_form_and_baseline_with_their_differences(monkeypatch: pytest.MonkeyPatch) -> None:
