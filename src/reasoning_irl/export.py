@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.config.schema import DiscriminatorLogit, RewardHead
+from reasoning_irl.config.schema import Algorithm, DiscriminatorLogit, RewardHead
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import METRICS_FILE, load_run_config
 
@@ -67,9 +67,11 @@ def export(run: Path, target: Path) -> None:
 def card(run: Path, head: RewardHead, read_at: str) -> str:
     """The model card: what the model was trained on, its metrics, and how to use it."""
     config = load_run_config(run)
+    is_offline = config.algorithm == Algorithm.offline
+    how_learnt = "offline, against a file of samples" if is_offline else "adversarial IRL, arXiv 2510.01857"
     rows = [
-        ("supervision", "demonstrations"),
-        ("algorithm", f"adversarial IRL ({config.model.classifier_loss} discriminator), arXiv 2510.01857"),
+        ("supervision", "demonstrations and unlabelled samples" if is_offline else "demonstrations"),
+        ("algorithm", f"{how_learnt} ({config.model.classifier_loss} discriminator)"),
         ("data", f"{config.dataset.name}, {config.dataset.path or 'default source'}"),
         ("started from", config.model.reward_name or config.model.policy_name),
         ("read at", f"{read_at} tokens, {head} head"),
@@ -90,7 +92,7 @@ tags: [reward-model, process-reward-model, inverse-reinforcement-learning]
 # Dense reasoning reward
 
 A scalar reward for every token of a reasoning trace, high where it looks like an expert's. Learnt from demonstrations
-with [reasoning_irl](https://arxiv.org/abs/2510.01857)'s adversarial inverse RL.
+with reasoning_irl, after [arXiv 2510.01857](https://arxiv.org/abs/2510.01857).
 
 | | |
 |---|---|

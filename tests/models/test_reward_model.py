@@ -294,3 +294,10 @@ def test_only_the_first_layers_are_kept(
     assert torch.allclose(load_reward_model(tmp_path).rewards(batch), model.rewards(batch), atol=1e-5)
     with pytest.raises(UserError, match=r"model\.reward_layers=3: .* has 2 layers"):
         build_reward_model(str(untied_folder), spec, tokenizer, n_layers=3)
+
+
+@pytest.mark.parametrize("logit", list(DiscriminatorLogit))
+def test_total_is_what_the_discriminator_classifies(logit: DiscriminatorLogit, make_reward_model: MakeModel) -> None:
+    scored = make_reward_model(logit=logit).score("Tom has 3 apples.", "<think>\n3 + 4 = 7\n</think>")
+    total = sum(scored.rewards)
+    assert scored.total == pytest.approx(total if logit == DiscriminatorLogit.additive else total / len(scored.rewards))

@@ -14,6 +14,7 @@ from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.eval.scoring.inputs import find_inputs
+from reasoning_irl.export import export
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.experts import SamplePool
 from reasoning_irl.training.jobs import train_airl, train_offline
@@ -252,6 +253,14 @@ def test_airl_starts_from_an_offline_reward(run: Run, tmp_path: Path, embedded_f
     train_airl(config)
     start, expected = RewardModel.from_run(tmp_path / "airl/reward_model_initial").state_dict(), weights(offline)
     assert all(torch.equal(expected[name], start[name]) for name in expected)
+
+
+def test_model_card_says_what_the_reward_was_learnt_from(run: Run, tmp_path: Path) -> None:
+    checkpoint = run("run", "training.max_steps=1", "model.discriminator_logit=additive")
+    export(checkpoint.parent, tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "| supervision | demonstrations and unlabelled samples |" in card
+    assert "| read at | all tokens, likelihood head |" in card
 
 
 def test_missing_samples_file_is_refused_before_anything_loads(run: Run) -> None:
