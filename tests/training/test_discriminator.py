@@ -221,6 +221,17 @@ def test_separable_toy_data_is_learnt(
         assert metrics["discriminator/accuracy_perturbed"] > 0.95
 
 
+def test_additive_trace_is_scored_by_its_sum(make: Make, batch: LabelledBatch) -> None:
+    """Trap: a reward learnt as a sum and measured by its mean, which longer traces change."""
+    tokens = batch.tokens
+    for logit in DiscriminatorLogit:
+        discriminator = make(logit=logit)
+        rewards = discriminator.rewards(tokens)
+        sums, lengths = (rewards * tokens.completion_mask).sum(1), tokens.completion_mask.sum(1)
+        expected = sums if logit == DiscriminatorLogit.additive else sums / lengths
+        torch.testing.assert_close(discriminator.trace_scores(rewards, tokens), expected)
+
+
 def test_accuracies_are_reported_by_origin(make: Make, batch: LabelledBatch) -> None:
     discriminator = make(sgd=True)
     tokens = batch.tokens

@@ -263,6 +263,30 @@ def test_model_card_says_what_the_reward_was_learnt_from(run: Run, tmp_path: Pat
     assert "| read at | all tokens, likelihood head |" in card
 
 
+def test_airl_without_a_reward_name_starts_a_new_reward_model(run: Run, tmp_path: Path, embedded_folder: Path) -> None:
+    """Trap: a policy's checkpoint lies next to a reward model, which a new run must not go on from unasked."""
+    offline = run("offline", "training.max_steps=3")
+    run_dir = tmp_path / "earlier"
+    shutil.copytree(embedded_folder, run_dir / "checkpoint-1")
+    shutil.copytree(offline / "reward_model", run_dir / "checkpoint-1" / "reward_model")
+    (run_dir / "config.yaml").touch()
+    config = compose_tiny(
+        [
+            f"model.checkpoint={run_dir}",
+            "warm_start.enabled=false",
+            "model.reward_warmup_steps=0",
+            "training.max_steps=1",
+            "training.save_steps=1",
+            "training.per_device_train_batch_size=4",
+            "training.num_generations=4",
+            f"training.output_dir={tmp_path / 'airl'}",
+        ]
+    )
+    train_airl(config)
+    start, old = RewardModel.from_run(tmp_path / "airl/reward_model_initial").state_dict(), weights(offline)
+    assert any(not torch.equal(old[name], start[name]) for name in old)
+
+
 def test_missing_samples_file_is_refused_before_anything_loads(run: Run) -> None:
     with pytest.raises(UserError, match=r"dataset.samples_path=no.jsonl does not exist"):
         run("run", "dataset.samples_path=no.jsonl")

@@ -219,9 +219,8 @@ class ModelConfig:
 class DiscriminatorConfig:
     """The reward model and its training; names follow the published configuration."""
 
-    reward_name: str | None = (
-        MISSING  # a model folder, a hub name, or a reward model to go on from (its run); null: the policy's start
-    )
+    # a model folder, a hub name, or the run of a reward model to go on from; null: the policy's start
+    reward_name: str | None = MISSING
     reward_lora: LoraConfig = MISSING
     reward_layers: int | None = bounded(1)  # layers that are kept, from the first one; null: all
     classifier_loss: ClassifierLoss = MISSING

@@ -385,7 +385,7 @@ def _keep_layers(config: PretrainedConfig, n: int, name: str) -> None:
     if n > config.num_hidden_layers:
         raise UserError(f"model.reward_layers={n}: {name} has {config.num_hidden_layers} layers; keep fewer")
     config.num_hidden_layers = n
-    if getattr(config, "layer_types", None):
+    if config.to_dict().get("layer_types"):  # the kind of attention of each layer, in families that have several
         config.layer_types = config.layer_types[:n]
 
 
