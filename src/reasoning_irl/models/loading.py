@@ -7,6 +7,7 @@ import torch
 from peft import (
     AutoPeftModelForCausalLM,
     LoraConfig,
+    PeftConfig,
     PeftModel,
     TaskType,
     get_peft_model,
@@ -62,6 +63,11 @@ def is_adapter(name: str | Path) -> bool:
     return (Path(name) / "adapter_config.json").is_file()
 
 
+def base_of(name: str) -> str:
+    """The model that an adapter folder adapts; any other name as it is."""
+    return (PeftConfig.from_pretrained(name).base_model_name_or_path or name) if is_adapter(name) else name
+
+
 def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
     """Arguments of `from_pretrained` for the precision of the weights.
 
@@ -88,15 +94,25 @@ def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTr
 
     Raises UserError if there is no such model or it is not a causal language model.
     """
+    model = _causal_lm(name, in_4bit, frozen)
+    return model if in_4bit else merged(model)  # merging into 4-bit weights would round them again
+
+
+def _causal_lm(name: str, in_4bit: bool, frozen: bool) -> PreTrainedModel:
     auto = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
     try:
         model: Any = auto.from_pretrained(name, **weights(in_4bit, frozen))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
-    if is_adapter(name) and not in_4bit:
-        # A new adapter may be added, so the old one is merged; 4-bit weights do not support that.
-        return model.merge_and_unload()
     return model
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its adapter, if it has one, added to its weights, which can then be trained."""
+    if not isinstance(model, PeftModel):
+        return model
+    whole: Any = model.merge_and_unload()
+    return whole.requires_grad_(True)  # PEFT froze them
 
 
 def trainable_policy(
@@ -104,12 +120,11 @@ def trainable_policy(
 ) -> PreTrainedModel:
     """Loads the policy with an adapter to train, or with all weights trainable at rank 0.
 
-    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An existing adapter on 4-bit weights is
-    trained further, and its rank must match the config.
+    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An existing adapter is trained further.
     """
     match model.backend:
         case schema.Backend.transformers:
-            policy = load_policy(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
+            policy = _causal_lm(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
             return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM, gradient_checkpointing)
         case schema.Backend.unsloth:
             return _unsloth_policy(model, source, max_length, gradient_checkpointing)
@@ -124,14 +139,15 @@ def with_lora(
     gradient_checkpointing: bool = False,
     n_frozen: int = 0,
 ) -> PreTrainedModel:
-    """Adds a LoRA adapter to the projections; at rank 0, returns the model unchanged, with all weights trainable.
+    """Adds a LoRA adapter to the projections; at rank 0, merges an existing one and leaves all weights trainable.
 
-    The first `n_frozen` layers get no adapter.
+    An adapter that the model already has is trained further: a second one would be saved without the first. The first
+    `n_frozen` layers get no new adapter. Raises UserError if the existing adapter has another rank.
     """
     if lora.rank == 0:
-        return model
+        return merged(model)
     if isinstance(model, PeftModel):
-        return _continued(model, lora)
+        return _continued(model, lora, "policy" if task == TaskType.CAUSAL_LM else "reward")
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     layers = list(range(n_frozen, model.config.num_hidden_layers)) if n_frozen else None
@@ -144,13 +160,13 @@ def with_lora(
     return adapted
 
 
-def _continued(model: PeftModel, lora: schema.LoraConfig) -> Any:
-    """Makes an adapter that was loaded on 4-bit weights trainable again."""
+def _continued(model: PeftModel, lora: schema.LoraConfig, whose: str) -> Any:
+    """Makes a loaded adapter trainable again."""
     config: Any = model.peft_config["default"]
     if config.r != lora.rank:
         raise UserError(
-            f"the checkpoint's adapter has rank {config.r}, and on 4-bit weights it cannot be merged: "
-            f"set model.policy_lora.rank={config.r}, or model.load_in_4bit=false"
+            f"the {whose} starts from an adapter of rank {config.r}, which is trained further: set "
+            f"model.{whose}_lora.rank={config.r}, or start from a model without an adapter"
         )
     model.set_adapter("default")
     return model
@@ -176,9 +192,9 @@ def _unsloth_policy(
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(source, error)) from error
     if lora.rank == 0:
-        return policy
+        return merged(policy)
     if isinstance(policy, PeftModel):
-        return _continued(policy, lora)
+        return _continued(policy, lora, "policy")
     adapted: PreTrainedModel = FastLanguageModel.get_peft_model(
         policy,
         r=lora.rank,

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from peft import AutoPeftModelForTokenClassification, PeftModel
+from peft import (
+    AutoPeftModelForTokenClassification,
+    PeftConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -43,7 +52,7 @@ from reasoning_irl.data.tokens import (
 )
 from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
-from reasoning_irl.models.loading import load_tokenizer, no_model, weights
+from reasoning_irl.models.loading import base_of, is_adapter, load_tokenizer, no_model, weights
 from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
@@ -322,22 +331,35 @@ def build_reward_model(
 ) -> RewardModel:
     """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later.
 
-    With `n_layers`, only so many layers are kept, from the first one. Raises UserError if the model has fewer, or
-    cannot be loaded.
+    From an adapter folder, the backbone is its base model with that adapter, trainable. With `n_layers`, only so many
+    layers are kept, from the first one. Raises UserError if the model has fewer, or cannot be loaded.
     """
+    base = base_of(name)
     try:
-        config = AutoConfig.from_pretrained(name, num_labels=1)
+        config = AutoConfig.from_pretrained(base, num_labels=1)
         if n_layers is not None:
             _keep_layers(config, n_layers, name)
-        backbone = AutoModelForTokenClassification.from_pretrained(name, config=config, **weights(in_4bit, frozen))
+        backbone = AutoModelForTokenClassification.from_pretrained(base, config=config, **weights(in_4bit, frozen))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     _without_dropout(backbone)
     nn.init.normal_(backbone.score.weight, std=SCORE_STD[spec.head])
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
-    likelihood = _likelihood_head(backbone, name) if has_likelihood(spec.head) else None
+    likelihood = _likelihood_head(backbone, base) if has_likelihood(spec.head) else None
+    if is_adapter(name):
+        backbone = _with_adapter(backbone, name)
     return RewardModel(backbone, likelihood, spec, tokenizer)
+
+
+def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
+    """The backbone with a language model's adapter, to be trained further; the score head is saved with it."""
+    adapter = PeftConfig.from_pretrained(folder)
+    adapter.task_type, adapter.inference_mode = TaskType.TOKEN_CLS, False
+    adapted: Any = get_peft_model(backbone, adapter)
+    # The language model has no score head: the new one stays as it is.
+    set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted) | load_peft_weights(folder))
+    return adapted
 
 
 def load_reward_model(

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -42,7 +41,7 @@ from reasoning_irl.config.schema import Granularity, RewardHead, RewardKind, Sco
 from reasoning_irl.data.tokens import NO_LIMIT, TokenBatch, TokenSequence, encode_completion
 from reasoning_irl.eval.scoring.generation import Progress, on_best_device, score_by_length, token_logprobs
 from reasoning_irl.metrics.traces import TokenValues, Values
-from reasoning_irl.models.loading import is_adapter, load_policy, no_model, weights
+from reasoning_irl.models.loading import base_of, is_adapter, load_policy, no_model, weights
 from reasoning_irl.models.reward_model import SPEC_FILE, find_reward_model, load_reward_model, load_spec
 from reasoning_irl.text.token_spans import spans_of
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
@@ -381,9 +380,7 @@ def spread(values: Values, ends: Sequence[int], n_tokens: int) -> list[float]:
 
 def _config(name: str) -> PreTrainedConfig:
     try:
-        if is_adapter(name):
-            name = PeftConfig.from_pretrained(name).base_model_name_or_path or name
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(base_of(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(no_model(name, error)) from error
 
