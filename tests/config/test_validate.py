@@ -45,6 +45,7 @@ def test_value_out_of_range_names_the_key_and_the_range(key: str, value: str, bo
         (["model.neg_perturb_fns=[]"], ["model.neg_perturb_fns", "num_neg_perturbations_per_expert"]),
         (["model.num_neg_perturbations_per_expert=0"], ["model.reward_warmup_steps"]),
         (["training.num_generations=7"], ["training.num_generations"]),
+        (["training.save_steps=3", "training.num_iterations=2"], ["training.save_steps", "num_iterations"]),
         (["model.embedded.heads=7"], ["model.embedded.heads"]),
         (["dataset.name=jsonl"], ["dataset.path"]),
         (["dataset.name=jsonl", "dataset.path=nowhere.jsonl"], ["nowhere.jsonl"]),

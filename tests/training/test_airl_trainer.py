@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion, encode_prompt
+from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
@@ -50,7 +51,11 @@ def run(tiny_config: Callable[[list[str]], IRLTrainConfig], tmp_path: Path) -> R
 
 
 def policy_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    return load_policy(str(checkpoint)).state_dict()
+
+
+def reward_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_reward_model(checkpoint / "reward_model").state_dict()
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -378,11 +383,24 @@ def test_gradient_accumulation_does_not_change_the_step(run: Run) -> None:
         torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=2e-5)
 
 
-def test_resumed_run_equals_an_uninterrupted_one(run: Run) -> None:
-    """Both models, their optimisers, the expert stream, the replay buffer and all random states are restored."""
-    steps = ["training.max_steps=4", "training.save_steps=2"]
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.beta=0.1", "training.learning_rate=0.01"],
+        ["training.num_iterations=2", "training.gradient_accumulation_steps=2"],
+    ],
+    ids=["weights", "adapters", "iterations"],
+)
+def test_resumed_run_equals_an_uninterrupted_one(run: Run, overrides: list[str]) -> None:
+    """Both models, their optimisers, the expert stream, the replay buffer and all random states are restored.
+
+    Trap: the library takes the reward model's adapter for the policy's.
+    """
+    steps = ["training.max_steps=4", "training.save_steps=2", *overrides]
     straight = run("straight", *steps)
-    expected, end = policy_weights(straight), torch.load(straight / "discriminator_state.pt", weights_only=False)
+    expected, reward = policy_weights(straight), reward_weights(straight)
+    end = torch.load(straight / "discriminator_state.pt", weights_only=False)
     shutil.rmtree(straight)
     resumed = run("straight", *steps, "training.resume=true")
     again = torch.load(resumed / "discriminator_state.pt", weights_only=False)
@@ -390,6 +408,13 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run) -> None:
     assert again["experts"] == end["experts"]
     assert again["replay"] == end["replay"]
     assert same(expected, policy_weights(resumed))
+    assert same(reward, reward_weights(resumed))
+
+
+def test_time_limit_ends_with_a_checkpoint(run: Run) -> None:
+    checkpoint = run("short", "training.max_seconds=0.001", "training.max_steps=4", "training.save_steps=4")
+    assert checkpoint.name == "checkpoint-1"
+    assert (checkpoint / "reward_model" / "reward_spec.json").is_file()
 
 
 def test_folder_of_another_run_is_refused_and_not_changed(run: Run) -> None:

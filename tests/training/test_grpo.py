@@ -1,5 +1,6 @@
 """GRPO on verifiable rewards: the job end to end on a tiny model."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reasoning_irl.config.schema import GRPOTrainConfig
+from reasoning_irl.models.loading import load_policy
 from reasoning_irl.training import jobs
 from tests.helpers.configs import compose_config
 from tests.helpers.traces import read_rows
@@ -45,6 +47,16 @@ def test_run_trains_the_policy_and_logs_its_samples(tmp_path: Path) -> None:
     rows = read_rows(run / "completions.jsonl")
     assert {row["step"] for row in rows} == {1, 2}
     assert all(row["token_rewards"] is None and len(row["advantages"]) == len(row["tokens"]) for row in rows)
+
+
+def test_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Trap: the library takes the reference's adapter for the policy's."""
+    steps = ["training.max_steps=4", "training.save_steps=2", "training.beta=0.1", "training.learning_rate=0.01"]
+    end = train(tmp_path / "run", *steps)
+    expected = load_policy(str(end)).state_dict()
+    shutil.rmtree(end)
+    again = load_policy(str(train(tmp_path / "run", *steps, "training.resume=true"))).state_dict()
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
 def test_rewards_are_added_with_their_weights(tmp_path: Path) -> None:

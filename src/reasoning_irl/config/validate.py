@@ -164,6 +164,11 @@ def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> No
             f"training.per_device_train_batch_size x gradient_accumulation_steps = {rows} samples per step cannot "
             f"be split into groups of training.num_generations={training.num_generations}: make it a multiple"
         )
+    if training.save_steps % training.num_iterations:
+        raise ConfigError(
+            f"training.save_steps={training.save_steps} must be a multiple of num_iterations={training.num_iterations}"
+            ": a run can only be resumed where new samples are drawn"
+        )
     prompts = rows // training.num_generations
     with_experts = isinstance(config, schema.IRLTrainConfig) and config.model.add_expert_to_policy_optim
     if with_experts and prompts % training.gradient_accumulation_steps:

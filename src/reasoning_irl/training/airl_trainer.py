@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import GRPOConfig
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -27,10 +27,10 @@ from reasoning_irl.metrics.traces import auroc, pearson
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.rewards.verifiable import answer_reward
 from reasoning_irl.training.advantages import advantages_with_expert, token_advantages
-from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
 from reasoning_irl.training.losses import token_policy_loss
+from reasoning_irl.training.policy_trainer import PolicyTrainer
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.utils.log import logger
 
@@ -69,13 +69,8 @@ class _SkipPolicyStep(TrainerCallback):
             self._trainer.model.zero_grad(set_to_none=True)
 
 
-class AIRLTrainer(GRPOTrainer):
+class AIRLTrainer(PolicyTrainer):
     """GRPOTrainer whose advantages come from a discriminator that is trained alongside the policy."""
-
-    model: PreTrainedModel
-    num_generations: int
-    max_completion_length: int
-    args: GRPOConfig
 
     _tag_names = ["airl", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
 
@@ -90,10 +85,9 @@ class AIRLTrainer(GRPOTrainer):
         heldout: list[Record],
         config: RewardModelConfig,
         guard: GuardConfig,
-        completions: CompletionsLog,
         **kwargs: Any,
     ) -> None:
-        super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)  # type: ignore[list-item]
+        super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)
         self.discriminator = discriminator
         self.experts = experts
         self.bridge = bridge
@@ -102,7 +96,6 @@ class AIRLTrainer(GRPOTrainer):
         self.config = config
         self.replay = ReplayBuffer(config.replay_buffer_size, args.seed)
         self.guard = CollapseGuard(guard)
-        self.completions = completions
         self.skip_policy_step = False
         self.add_callback(_SkipPolicyStep(self))
 

@@ -34,7 +34,7 @@ class JsonlLog(TrainerCallback):
 
 
 class TimeLimit(TrainerCallback):
-    """Ends training at the end of the first step after this many seconds."""
+    """Ends training, with a checkpoint, at the end of the first step after this many seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -51,4 +51,4 @@ class TimeLimit(TrainerCallback):
         **_: Any,
     ) -> None:
         if time.perf_counter() - self._start >= self._seconds:
-            control.should_training_stop = True
+            control.should_save = control.should_training_stop = True

@@ -2,24 +2,14 @@
 
 from typing import Any
 
-from transformers import PreTrainedModel
-from trl import GRPOConfig, GRPOTrainer
-
 from reasoning_irl.data.tokens import TokenBatch
-from reasoning_irl.training.completions import CompletionsLog
+from reasoning_irl.training.policy_trainer import PolicyTrainer
 
 
-class VerifierTrainer(GRPOTrainer):
+class VerifierTrainer(PolicyTrainer):
     """GRPOTrainer that logs its samples, as AIRL does."""
 
-    model: PreTrainedModel
-    args: GRPOConfig
-
     _tag_names = ["grpo", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
-
-    def __init__(self, *, completions: CompletionsLog, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.completions = completions
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         out = super()._generate_and_score_completions(inputs)

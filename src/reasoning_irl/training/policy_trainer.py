@@ -1,0 +1,32 @@
+"""What AIRL and GRPO share: TRL's GRPOTrainer with a log of samples, resumed from our checkpoints."""
+
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+from trl import GRPOConfig, GRPOTrainer
+
+from reasoning_irl.training.completions import CompletionsLog
+
+
+class PolicyTrainer(GRPOTrainer):
+    """GRPOTrainer that logs its samples and resumes the policy's own adapter."""
+
+    model: PreTrainedModel
+    args: GRPOConfig
+    num_generations: int
+    max_completion_length: int
+
+    def __init__(self, *, completions: CompletionsLog, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.completions = completions
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        if not isinstance(model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # The library takes every subfolder with an adapter for one of the policy's, and then not the policy's own. Ours
+        # are the reward model's and TRL's reference, which is a copy of the start and was made again from it.
+        model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
