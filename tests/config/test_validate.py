@@ -52,6 +52,15 @@ def test_value_out_of_range_names_the_key_and_the_range(key: str, value: str, bo
         (["dataset.name=countdown", "dataset.n_train=null"], ["dataset.n_train"]),
         (["model.load_in_4bit=true"], ["model.load_in_4bit", "model.policy_lora.rank"]),
         (["model.load_in_4bit=true", "model.policy_lora.rank=8"], ["model.reward_lora.rank"]),
+        (
+            [
+                "model.load_in_4bit=true",
+                "model.policy_lora.rank=8",
+                "model.reward_lora.rank=8",
+                "model.fast_inference=true",
+            ],
+            ["model.fast_inference", "model.backend=unsloth"],
+        ),
         (["model.policy_name=./nowhere"], ["model.policy_name"]),
         (["model.checkpoint=outputs/nowhere"], ["model.checkpoint", "outputs/nowhere"]),
         (["dataset.path=some.jsonl"], ["dataset.path"]),

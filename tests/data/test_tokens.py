@@ -52,6 +52,25 @@ def test_slice_of_a_batch_has_its_rows() -> None:
     assert len(batch[:2]) == 2
 
 
+def test_taken_rows_have_no_column_that_none_uses(sequences: list[TokenSequence]) -> None:
+    batch, rows = collate(sequences[:9], pad_id=0), torch.tensor([4, 1, 7])
+    taken = batch.take(rows)
+    assert taken.sequences() == [sequences[row] for row in rows]
+    expected = collate([sequences[row] for row in rows], pad_id=0)
+    assert torch.equal(taken.input_ids, expected.input_ids)
+    assert torch.equal(taken.attention_mask, expected.attention_mask)
+
+
+def test_groups_by_length_have_every_row_once_and_the_longest_first(sequences: list[TokenSequence]) -> None:
+    batch = collate(sequences[:9], pad_id=0)
+    groups = batch.by_length(4)
+    assert [len(rows) for rows in groups] == [4, 4, 1]
+    lengths = [int(batch.attention_mask[row].sum()) for rows in groups for row in rows]
+    assert sorted(int(row) for rows in groups for row in rows) == list(range(9))
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(set(lengths)) > 3
+
+
 def test_compact_joins_prompts_and_completions_without_a_gap() -> None:
     ids, columns = collate(ROWS, PAD).compact()
     assert ids.tolist() == [[1, 2, 3, 4, 0], [5, 6, 7, 8, 9], [1, 2, 0, 0, 0]]  # 5 wide, not 3 + 4

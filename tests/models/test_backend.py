@@ -49,3 +49,12 @@ def test_settings_that_need_a_gpu_are_rejected_on_a_cpu(
 
 def test_embedded_default_needs_no_extra_package(tiny_config: Callable[..., IRLTrainConfig]) -> None:
     prepare_backend(tiny_config())
+
+
+def test_several_processes_are_refused(
+    tiny_config: Callable[..., IRLTrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: each process would train a reward model of its own, and nothing would say so."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"WORLD_SIZE=2.*python"):
+        prepare_backend(tiny_config([]))

@@ -1,5 +1,6 @@
 """Models that start from an adapter folder: a LoRA run of one's own."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reasoning_irl.config.schema import Granularity, LoraConfig, RewardHead
 from reasoning_irl.data.tokens import TokenSequence, collate
-from reasoning_irl.models.loading import load_policy, trainable_policy, with_lora
+from reasoning_irl.models.loading import load_policy, load_tokenizer, trainable_policy, with_lora
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.configs import compose_tiny
@@ -46,7 +47,7 @@ def adapter(embedded_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path_
 
 def policy(source: str, rank: int) -> PreTrainedModel:
     model = compose_tiny([f"model.policy_lora.rank={rank}", "model.policy_lora.alpha=4"]).model
-    return trainable_policy(model, source, 64, gradient_checkpointing=False)
+    return trainable_policy(model, source, 64, gradient_checkpointing=False, seed=0)
 
 
 @pytest.mark.parametrize("rank", [0, RANK])
@@ -114,3 +115,23 @@ def test_first_layers_of_an_adapted_model_are_kept_with_their_adapter(
             for name in (adapter, tmp_path)
         )
     torch.testing.assert_close(kept, whole, rtol=1e-4, atol=1e-4)
+
+
+LLAMA_DATE = (
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}"
+    "{%- endif %}{%- endif %}Today Date: {{ date_string }} {{ messages[0]['content'] }}"
+)
+
+
+@pytest.mark.parametrize("template", [LLAMA_DATE, "Today Date: {{ strftime_now('%d') }} {{ messages[0]['content'] }}"])
+def test_prompts_do_not_depend_on_the_day(template: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Trap: after midnight, the prompts of new samples differ from those of the experts."""
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = template
+    dated.save_pretrained(tmp_path / "given")
+    loaded = load_tokenizer(str(tmp_path / "given"))
+    prompt = [{"role": "user", "content": "hello"}]
+    assert loaded.apply_chat_template(prompt, tokenize=False) == "Today Date: 26 Jul 2024 hello"
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_tokenizer(str(tmp_path / "again")).chat_template == loaded.chat_template

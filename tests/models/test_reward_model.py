@@ -12,9 +12,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, Dtype, Granularity, RewardHead
+from reasoning_irl.config.schema import LoraConfig as LoraSettings
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.granularity import back_fill
+from reasoning_irl.models.loading import with_lora
 from reasoning_irl.models.reward_model import (
     RewardModel,
     RewardSpec,
@@ -94,6 +96,50 @@ def test_saved_adapter_gives_the_same_scores_and_stays_trainable(
     torch.testing.assert_close(scores(loaded, batch), scores(model, batch), rtol=0, atol=1e-6)
     shapes = [p.shape for p in loaded.parameters() if p.requires_grad]
     assert shapes == [p.shape for p in trainable]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_bfloat16_computes_layers_and_trains_in_float32(
+    head: RewardHead,
+    rank: int,
+    embedded_folder: Path,
+    batch: TokenBatch,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    """Traps: a head in bfloat16, whose small updates are rounded away; other logits after loading."""
+    spec = RewardSpec(head, Granularity.dense, 5)
+    reference = build_reward_model(str(embedded_folder), spec, tokenizer).eval()
+    model = build_reward_model(str(embedded_folder), spec, tokenizer, frozen=rank > 0, dtype=Dtype.bfloat16)
+    model.backbone = with_lora(model.backbone, LoraSettings(rank, 4), TaskType.TOKEN_CLS)
+    model.backbone.load_state_dict(
+        {name: value for name, value in reference.backbone.state_dict().items() if "score" in name}, strict=False
+    )
+    model.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    assert {p.dtype for p in frozen} == ({torch.bfloat16} if rank else set())
+    read = model.read_mask(batch)
+    with torch.no_grad():
+        logits = model(batch)[read]
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) > 0.9 * len(logits)  # more digits than bfloat16 has
+    # 20 steps at the published rate move every weight, as in float32.
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0)
+    start = [p.detach().clone() for p in trained]
+    for _ in range(20):
+        (model(batch)[read] ** 2).mean().backward()
+        optimizer.step()
+    moved = torch.cat([(p.detach() - s).flatten() for p, s in zip(trained, start, strict=True) if p.grad is not None])
+    used = torch.cat([p.grad.flatten() for p in trained if p.grad is not None]) != 0
+    assert (moved[used] != 0).float().mean() > 0.99
+    model.save(tmp_path)
+    loaded = load_reward_model(tmp_path, tokenizer, dtype=Dtype.bfloat16)
+    assert {p.dtype for p in loaded.parameters() if p.requires_grad} == {torch.float32}
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(batch)[read], model(batch)[read], rtol=1e-2, atol=2e-3)
 
 
 def test_additive_logit_is_saved_and_older_folders_lack_it(make_reward_model: MakeModel, tmp_path: Path) -> None:
@@ -267,17 +313,20 @@ def test_folder_without_a_reward_model_is_named_in_one_line(tmp_path: Path, toke
 
 @pytest.mark.parametrize("head", list(RewardHead))
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_scoring_and_training_give_the_same_rewards(
+def test_all_layouts_give_the_same_logits(
     make_reward_model: Callable[..., RewardModel],
     sequences: list[TokenSequence],
     head: RewardHead,
     granularity: Granularity,
 ) -> None:
-    """Trap: scoring joins prompts and completions, which training does not."""
+    """Trap: scores and updates join prompts and completions, which the gradient penalty does not."""
     model, batch = make_reward_model(head, granularity).eval(), collate(sequences[:9], pad_id=0)
+    mask = model.read_mask(batch)
     with torch.no_grad():
-        expected = back_fill(model(batch), model.read_mask(batch))
-        torch.testing.assert_close(model.rewards(batch), expected, rtol=1e-4, atol=1e-5)
+        share = torch.ones(len(batch), 1)
+        padded = model.forward_embeddings(model.embed(batch), batch, batch.completion_ids, share)
+        torch.testing.assert_close(model(batch)[mask], padded[mask], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.rewards(batch), back_fill(model(batch), mask), rtol=0, atol=0)
 
 
 def test_only_the_first_layers_are_kept(
@@ -288,7 +337,8 @@ def test_only_the_first_layers_are_kept(
     whole = AutoModelForCausalLM.from_pretrained(untied_folder)
     hidden = whole(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True).hidden_states[1]
     expected = model.backbone.score(whole.base_model.norm(hidden))[:, -batch.completion_ids.size(1) :, 0]
-    assert torch.allclose(model(batch), expected, atol=1e-5)
+    mask = batch.completion_mask.bool()
+    assert torch.allclose(model(batch)[mask], expected[mask], atol=1e-5)
     model.save(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert torch.allclose(load_reward_model(tmp_path).rewards(batch), model.rewards(batch), atol=1e-5)

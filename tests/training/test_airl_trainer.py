@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoTokenizer
+from trl import GRPOTrainer
 
 from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
@@ -16,7 +17,7 @@ from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
-from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard
+from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard, rows_with_experts
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
 from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.configs import compose_tiny
@@ -127,6 +128,34 @@ def test_guard_at_chance_changes_no_policy_weight(run: Run) -> None:
     checkpoint = run("guarded", *guard)
     assert same(policy_weights(checkpoint.parent / "embedded"), policy_weights(checkpoint))
     assert logged(checkpoint, "policy/skipped") == [1.0, 1.0]
+
+
+def test_skipped_step_makes_no_pass_of_the_policy_loss(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    read = airl_trainer.token_logps
+    monkeypatch.setattr(airl_trainer, "token_logps", lambda *given: calls.append(1) or read(*given))
+    run("skipped", "guard.enabled=true", "guard.min_auroc=1.0", "training.beta=0")
+    assert calls == []
+
+
+def test_library_makes_no_pass_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's old and reference log-probabilities lack the experts' rows and would be thrown away."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", fail)
+    run("passes", "training.beta=0.1", "training.num_iterations=2", "training.save_steps=2")
+
+
+def test_weights_of_samples_stay_in_their_rows_among_experts() -> None:
+    ratio = torch.tensor([[0.5, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    found = rows_with_experts(ratio, torch.Size((6, 3)), n_generations=2)
+    expected = [[0.5, 2, 1], [3, 4, 1], [1, 1, 1], [5, 6, 1], [7, 8, 1], [1, 1, 1]]
+    assert found.tolist() == expected
+    assert rows_with_experts(ratio, torch.Size((4, 2)), n_generations=2).tolist() == ratio.tolist()
+    of_traces = rows_with_experts(ratio[:, :1], torch.Size((6, 2)), n_generations=2)
+    assert of_traces.tolist() == [[0.5, 0.5], [3, 3], [1, 1], [5, 5], [7, 7], [1, 1]]
 
 
 def test_guard_uses_the_running_mean() -> None:
@@ -361,6 +390,7 @@ def test_airl_form_needs_a_shared_tokenizer(run: Run, other_family: Path) -> Non
         ["training.gradient_accumulation_steps=2", "training.per_device_train_batch_size=4"],
         ["model.num_neg_perturbations_per_expert=0", "model.reward_warmup_steps=0"],
         ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.beta=0.1"],
+        ["model.dtype=bfloat16", "training.gradient_checkpointing=true", "model.reward_lora.rank=2"],
     ],
     ids=lambda overrides: " ".join(overrides[:2]),
 )

@@ -92,6 +92,54 @@ def test_micro_batch_size_does_not_change_the_gradient(
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)
 
 
+def kept_bytes(discriminator: Discriminator, batch: LabelledBatch) -> int:
+    """What the graph of an update keeps for the backward pass, without the weights."""
+    weights = {p.untyped_storage().data_ptr() for p in discriminator.model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        if value.untyped_storage().data_ptr() not in weights:
+            kept[value.untyped_storage().data_ptr()] = value  # held, so that no address is used twice
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        discriminator.model(batch.tokens)
+    return sum(value.untyped_storage().nbytes() for value in kept.values())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
+def test_checkpointed_layers_give_the_same_gradient(loss: list[str], make: Make, batch: LabelledBatch) -> None:
+    """Trap: the library ignores checkpointing unless the model is in training mode."""
+    plain, checkpointed = (make(*unclipped(*loss, "model.reward_micro_batch_size=3"), sgd=True) for _ in range(2))
+    checkpointed.model.checkpoint_layers()
+    assert kept_bytes(checkpointed, batch) < 0.5 * kept_bytes(plain, batch)
+    torch.testing.assert_close(gradient(checkpointed, batch), gradient(plain, batch), rtol=1e-4, atol=1e-6)
+
+
+def test_checkpointed_gradient_penalty_is_the_same(make: Make, batch: LabelledBatch) -> None:
+    gradients = []
+    for is_checkpointed in (False, True):
+        discriminator = make(*unclipped(*WGAN), sgd=True)
+        if is_checkpointed:
+            discriminator.model.checkpoint_layers()
+        torch.manual_seed(3)
+        gradients.append(gradient(discriminator, batch))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "n_passes"), [("bce", 1), ("pairwise", 2)])
+def test_each_sequence_is_read_as_often_as_its_loss_needs(
+    loss: str, n_passes: int, make: Make, batch: LabelledBatch
+) -> None:
+    discriminator = make(f"model.classifier_loss={loss}", "model.reward_micro_batch_size=3")
+    shapes: list[tuple[int, ...]] = []
+    embeddings = discriminator.model.backbone.get_input_embeddings()
+    embeddings.register_forward_hook(lambda _module, given, _out: shapes.append(tuple(given[0].shape)))
+    discriminator.update(batch)
+    assert sum(n for n, _ in shapes) == n_passes * len(batch.tokens)
+    assert len({width for _, width in shapes}) > 1  # each micro-batch has its own width
+
+
 def test_micro_batch_size_does_not_change_metrics_or_clipping(make: Make, batch: LabelledBatch) -> None:
     whole, split = (make(f"model.reward_micro_batch_size={n}").update(batch) for n in (8, 2))
     assert whole == pytest.approx(split, rel=1e-4)

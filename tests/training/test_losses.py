@@ -209,3 +209,12 @@ def test_kl_is_never_negative() -> None:
     terms = token_policy_loss(logps, logps, torch.zeros(8, 9), 0.2, reference, beta=1.0)
     assert terms.kl is not None
     assert terms.kl.min().item() >= 0
+
+
+def test_sampling_ratio_weighs_the_surrogate_and_not_the_kl() -> None:
+    logps, old, reference = torch.randn(3, 2, 5)
+    ratio, advantages = torch.rand(2, 5), torch.randn(2, 5)
+    plain = token_policy_loss(logps, old, advantages, 0.2)
+    weighed = token_policy_loss(logps, old, advantages, 0.2, reference, 0.5, ratio)
+    assert weighed.kl is not None
+    torch.testing.assert_close(weighed.loss, plain.loss * ratio + 0.5 * weighed.kl)

@@ -40,6 +40,14 @@ class DatasetName(StrEnum):
 GENERATED = (DatasetName.arithmetic, DatasetName.countdown)
 
 
+class Dtype(StrEnum):
+    """What layers compute in; trained weights and their optimisers are float32 in any case."""
+
+    auto = "auto"  # bfloat16 on a GPU, float32 elsewhere
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Backend(StrEnum):
     transformers = "transformers"
     unsloth = "unsloth"
@@ -210,6 +218,7 @@ class ModelConfig:
     checkpoint: str | None = MISSING  # initial weights instead of policy_name's: a checkpoint, or a run (its newest)
     backend: Backend = MISSING  # library that loads the policy
     load_in_4bit: bool = MISSING  # policy and reward model; freezes their weights, so both need LoRA
+    dtype: Dtype = MISSING  # what their layers compute in
     fast_inference: bool = MISSING  # sample with vLLM; needs a GPU
     embedded: EmbeddedModelConfig = MISSING
     policy_lora: LoraConfig = MISSING
@@ -254,6 +263,7 @@ class DiscriminatorConfig:
 @dataclass
 class OfflineModelConfig(DiscriminatorConfig):
     load_in_4bit: bool = MISSING  # freezes the weights, so it needs LoRA
+    dtype: Dtype = MISSING  # what its layers compute in
     # layers that are not trained, from the first one; their outputs are computed once per trace and kept in memory
     # (4 bytes x hidden size per token)
     reward_frozen_layers: int = bounded(0)
@@ -289,6 +299,7 @@ class RunConfig:
     save_steps: int = bounded(1)
     max_prompt_length: int = bounded(1)  # tokens; a longer prompt is an error and is never cut
     max_completion_length: int = bounded(1)  # tokens
+    gradient_checkpointing: bool = MISSING  # of the policy and the reward model; saves memory, costs time
 
 
 @dataclass
@@ -305,7 +316,6 @@ class TrainingConfig(RunConfig):
     weight_decay: float = bounded(0)
     adam_beta2: float = bounded(0, 0.99999)
     max_grad_norm: float = bounded(above=0)
-    gradient_checkpointing: bool = MISSING  # saves memory, costs time
     per_device_train_batch_size: int = bounded(1)
     gradient_accumulation_steps: int = bounded(1)
 

@@ -179,7 +179,17 @@ def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> No
 
 
 def _check_4bit(model: schema.ModelConfig | schema.OfflineModelConfig) -> None:
-    """4-bit weights are frozen, so every model that is trained needs LoRA."""
+    """4-bit weights are frozen, so every model that is trained needs LoRA; only Unsloth can hand them to vLLM."""
+    if (
+        isinstance(model, schema.ModelConfig)
+        and model.load_in_4bit
+        and model.fast_inference
+        and model.backend == schema.Backend.transformers
+    ):
+        raise ConfigError(
+            "model.fast_inference=true cannot sample from 4-bit weights that transformers loaded: set "
+            "model.backend=unsloth, or model.load_in_4bit=false"
+        )
     loras = {}
     if isinstance(model, schema.ModelConfig):
         loras["policy_lora"] = model.policy_lora

@@ -56,6 +56,22 @@ class TokenBatch:
             self.completion_mask[rows],
         )
 
+    def take(self, rows: Tensor) -> "TokenBatch":
+        """The rows with these indices, without the columns that none of them uses."""
+        prompt_mask, completion_mask = self.prompt_mask[rows], self.completion_mask[rows]
+        first = prompt_mask.size(1) - int(prompt_mask.sum(1).max())
+        end = int(completion_mask.sum(1).max())
+        return TokenBatch(
+            self.prompt_ids[rows, first:],
+            prompt_mask[:, first:],
+            self.completion_ids[rows, :end],
+            completion_mask[:, :end],
+        )
+
+    def by_length(self, size: int) -> list[Tensor]:
+        """Indices of all rows in groups of at most `size`, the longest first, so that groups need little padding."""
+        return list(torch.argsort(self.attention_mask.sum(1), descending=True, stable=True).split(size))
+
     def compact(self) -> tuple[Tensor, Tensor]:
         """Joins prompts and completions, padded on the right: ids (B, L), and each completion token's column (B, T).
 

@@ -15,6 +15,12 @@ def prepare_backend(config: TrainConfig) -> None:
 
     Call it before importing transformers or TRL: Unsloth patches both.
     """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes > 1:
+        raise UserError(
+            f"training runs in one process, and WORLD_SIZE={n_processes}: each would train a reward model of its own; "
+            "start the script with python, without accelerate launch or torchrun"
+        )
     model = config.model
     if model.load_in_4bit:
         _require("bitsandbytes", "model.load_in_4bit=true", "model.load_in_4bit=false")

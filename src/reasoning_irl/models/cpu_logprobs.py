@@ -9,8 +9,10 @@ from typing import Any
 import torch
 import trl.trainer.utils as trl_utils
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 KERNEL = "_ChunkedLogProbFunction"
+MAX_ELEMENTS = 2**26  # float32 log-probabilities in memory at once
 
 
 def install() -> None:
@@ -44,8 +46,28 @@ def logprobs(
 ) -> tuple[Tensor | None, ...]:
     """(log-probability, entropy, log sum p^2, mean logit, is-argmax) of the targets, each (N,) or None.
 
-    All but the first are None unless named in `outputs`.
+    All but the first are None unless named in `outputs`. Many tokens are computed in parts, and again for the gradient.
     """
+    size = max(1, MAX_ELEMENTS // weight.size(0))
+    if len(hidden) <= size:
+        return _logprobs(hidden, weight, bias, targets, temperature, softcap, logit_scale, outputs)
+    parts = [
+        checkpoint(_logprobs, h, weight, bias, t, temperature, softcap, logit_scale, outputs, use_reentrant=False)
+        for h, t in zip(hidden.split(size), targets.split(size), strict=True)
+    ]
+    return tuple(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    temperature: float,
+    softcap: float | None,
+    logit_scale: float,
+    outputs: tuple[str, ...],
+) -> tuple[Tensor | None, ...]:
     logits = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), bias).float() * logit_scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)

@@ -11,8 +11,8 @@ from peft import (
     PeftModel,
     TaskType,
     get_peft_model,
-    prepare_model_for_kbit_training,
 )
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,8 +23,13 @@ from transformers import (
 
 from reasoning_irl.config import schema
 from reasoning_irl.models.embedded import save_embedded
+from reasoning_irl.models.logprobs import with_fused_head
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, newest_checkpoint
+
+# Put before chat templates that print today's date, as Llama 3's do: otherwise, the prompts of a run that goes on after
+# midnight differ from those of its experts. It is the date that Llama's template itself falls back to.
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 
 # The seven projections that get a LoRA adapter in the published configuration.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -47,7 +52,10 @@ def model_of(name: str) -> str:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer and ensures a pad token. Raises UserError if it cannot be loaded or has no chat template."""
+    """Loads a tokenizer, ensures a pad token, and fixes the date that its chat template prints, if any.
+
+    Raises UserError if it cannot be loaded or has no chat template.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -56,6 +64,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "strftime_now" in template and not template.startswith(FIXED_DATE):
+        tokenizer.chat_template = FIXED_DATE + template
     return tokenizer
 
 
@@ -68,13 +79,33 @@ def base_of(name: str) -> str:
     return (PeftConfig.from_pretrained(name).base_model_name_or_path or name) if is_adapter(name) else name
 
 
-def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
+def compute_dtype(dtype: schema.Dtype) -> torch.dtype:
+    """What layers compute in."""
+    match dtype:
+        case schema.Dtype.auto:
+            return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        case schema.Dtype.float32:
+            return torch.float32
+        case schema.Dtype.bfloat16:
+            return torch.bfloat16
+        case _:
+            assert_never(dtype)
+
+
+def trained_in_float32(model: nn.Module) -> None:
+    """Converts the weights that are trained, whose small updates bfloat16 would round away."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def weights(in_4bit: bool, frozen: bool, compute: schema.Dtype = schema.Dtype.auto) -> dict[str, Any]:
     """Arguments of `from_pretrained` for the precision of the weights.
 
-    Trained weights are float32; frozen ones are bfloat16 on a GPU, or 4-bit (NF4 with double quantisation, Dettmers et
-    al. 2023, arXiv 2305.14314).
+    Trained weights are float32; frozen ones have the dtype that is computed in, or 4 bits (NF4 with double
+    quantisation, Dettmers et al. 2023, arXiv 2305.14314).
     """
-    dtype = torch.bfloat16 if frozen and torch.cuda.is_available() else torch.float32
+    dtype = compute_dtype(compute) if frozen else torch.float32
     if not in_4bit:
         return {"dtype": dtype}
     quantization = BitsAndBytesConfig(
@@ -90,18 +121,18 @@ def weights(in_4bit: bool, frozen: bool) -> dict[str, Any]:
 
 
 def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTrainedModel:
-    """Loads a causal language model; an adapter folder is loaded together with its base model.
+    """Loads a causal language model that `token_logps` can read; an adapter folder with its base model.
 
     Raises UserError if there is no such model or it is not a causal language model.
     """
-    model = _causal_lm(name, in_4bit, frozen)
-    return model if in_4bit else merged(model)  # merging into 4-bit weights would round them again
+    model = _causal_lm(name, in_4bit, frozen, schema.Dtype.auto)
+    return with_fused_head(model if in_4bit else merged(model))  # merging into 4-bit weights would round them again
 
 
-def _causal_lm(name: str, in_4bit: bool, frozen: bool) -> PreTrainedModel:
+def _causal_lm(name: str, in_4bit: bool, frozen: bool, dtype: schema.Dtype) -> PreTrainedModel:
     auto = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
     try:
-        model: Any = auto.from_pretrained(name, **weights(in_4bit, frozen))
+        model: Any = auto.from_pretrained(name, **weights(in_4bit, frozen, dtype))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     return model
@@ -116,18 +147,19 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def trainable_policy(
-    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool
+    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool, seed: int
 ) -> PreTrainedModel:
     """Loads the policy with an adapter to train, or with all weights trainable at rank 0.
 
-    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers. An existing adapter is trained further.
+    `max_length` (tokens of prompt and completion) sizes Unsloth's buffers, and `seed` its new adapter's weights. An
+    existing adapter is trained further.
     """
     match model.backend:
         case schema.Backend.transformers:
-            policy = _causal_lm(source, model.load_in_4bit, frozen=model.policy_lora.rank > 0)
-            return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM, gradient_checkpointing)
+            policy = _causal_lm(source, model.load_in_4bit, model.policy_lora.rank > 0, model.dtype)
+            return with_lora(policy, model.policy_lora, TaskType.CAUSAL_LM)
         case schema.Backend.unsloth:
-            return _unsloth_policy(model, source, max_length, gradient_checkpointing)
+            return _unsloth_policy(model, source, max_length, gradient_checkpointing, seed)
         case _:
             assert_never(model.backend)
 
@@ -136,7 +168,6 @@ def with_lora(
     model: PreTrainedModel,
     lora: schema.LoraConfig,
     task: TaskType,
-    gradient_checkpointing: bool = False,
     n_frozen: int = 0,
 ) -> PreTrainedModel:
     """Adds a LoRA adapter to the projections; at rank 0, merges an existing one and leaves all weights trainable.
@@ -148,8 +179,6 @@ def with_lora(
         return merged(model)
     if isinstance(model, PeftModel):
         return _continued(model, lora, "policy" if task == TaskType.CAUSAL_LM else "reward")
-    if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     layers = list(range(n_frozen, model.config.num_hidden_layers)) if n_frozen else None
     if layers == []:
         raise UserError("all layers are frozen, so there is none to adapt: set model.reward_lora.rank=0")
@@ -157,6 +186,7 @@ def with_lora(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=LORA_TARGETS, task_type=task, layers_to_transform=layers
     )
     adapted: Any = get_peft_model(model, config)  # has the interface of the model it wraps
+    trained_in_float32(adapted)
     return adapted
 
 
@@ -169,11 +199,12 @@ def _continued(model: PeftModel, lora: schema.LoraConfig, whose: str) -> Any:
             f"model.{whose}_lora.rank={config.r}, or start from a model without an adapter"
         )
     model.set_adapter("default")
+    trained_in_float32(model)
     return model
 
 
 def _unsloth_policy(
-    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool
+    model: schema.ModelConfig, source: str, max_length: int, gradient_checkpointing: bool, seed: int
 ) -> PreTrainedModel:
     from unsloth import FastLanguageModel
 
@@ -187,7 +218,7 @@ def _unsloth_policy(
             fast_inference=model.fast_inference,
             max_lora_rank=max(lora.rank, 1),
             use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
-            dtype=None if torch.cuda.is_available() else torch.float32,
+            dtype=compute_dtype(model.dtype),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(source, error)) from error
@@ -201,6 +232,7 @@ def _unsloth_policy(
         lora_alpha=lora.alpha,
         target_modules=LORA_TARGETS,
         use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
+        random_state=seed,
     )
     return adapted
 

@@ -40,7 +40,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasoning_irl.config.schema import DiscriminatorLogit, Granularity, LoraConfig, RewardHead
+from reasoning_irl.config.schema import DiscriminatorLogit, Dtype, Granularity, LoraConfig, RewardHead
 from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import (
     NO_LIMIT,
@@ -52,7 +52,16 @@ from reasoning_irl.data.tokens import (
 )
 from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
-from reasoning_irl.models.loading import base_of, is_adapter, load_tokenizer, no_model, weights
+from reasoning_irl.models.loading import (
+    base_of,
+    compute_dtype,
+    is_adapter,
+    load_tokenizer,
+    no_model,
+    trained_in_float32,
+    weights,
+)
+from reasoning_irl.models.logprobs import chosen_logps
 from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
@@ -83,6 +92,12 @@ class LikelihoodHead(nn.Module):
     @property
     def output_matrix(self) -> Tensor:  # (V, H)
         return self._tied_matrix[0] if self._frozen_matrix is None else self._frozen_matrix
+
+    def log_likelihood(self, hidden_before: Tensor, batch: TokenBatch) -> Tensor:
+        """(B, T) log p(y_t | y_<t) from the hidden states (B, T, H) before each token; 0 on padding."""
+        mask = batch.completion_mask.bool()
+        found = chosen_logps(hidden_before[mask], self.output_matrix, batch.completion_ids[mask])
+        return found.new_zeros(mask.shape).masked_scatter(mask, found)
 
     def log_probs(self, hidden_before: Tensor) -> Tensor:
         """(B, T, V) log-probabilities of the token after each position, from the hidden state (B, T, H) there."""
@@ -128,13 +143,17 @@ class RewardModel(nn.Module):
         likelihood: LikelihoodHead | None,
         spec: RewardSpec,
         tokenizer: PreTrainedTokenizerBase,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype` is what the layers compute in; trained weights and the heads are float32 in any case."""
         super().__init__()
         self.backbone = backbone  # token classification with one label, or a PEFT model around it
         self.likelihood = likelihood
         self.spec = spec
         self.tokenizer = tokenizer
+        self.dtype = dtype
         self._frozen: FrozenLayers | None = None
+        self._is_checkpointed = False
         self.register_buffer("kinds", _step_kinds(tokenizer), persistent=False)
 
     @classmethod
@@ -168,10 +187,19 @@ class RewardModel(nn.Module):
     def device(self) -> torch.device:
         return self.kinds.device
 
+    @property
+    def _classifier(self) -> Any:
+        """The token classifier, without the PEFT model around it: its `base_model` is the decoder, `score` the head."""
+        return self.backbone.get_base_model() if isinstance(self.backbone, PeftModel) else self.backbone
+
     def freeze_layers(self, n: int) -> None:
         """Freezes the embeddings and the first n layers, and keeps their outputs for every sequence it has seen."""
-        whole = self.backbone.get_base_model() if isinstance(self.backbone, PeftModel) else self.backbone
-        self._frozen = FrozenLayers(whole.base_model, n)
+        self._frozen = FrozenLayers(self._classifier.base_model, n)
+
+    def checkpoint_layers(self) -> None:
+        """From now on, the backward pass computes each layer's activations again instead of keeping them."""
+        self._classifier.gradient_checkpointing_enable({"use_reentrant": False})
+        self._is_checkpointed = True
 
     def read_mask(self, batch: TokenBatch) -> Tensor:
         """(B, T) mask of the tokens at which this model's reward is read and its loss is computed."""
@@ -188,25 +216,22 @@ class RewardModel(nn.Module):
 
     def logits_and_likelihood(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
         """(B, T) logits and, with the likelihood head, (B, T) log p(y_t | y_<t)."""
-        if self._frozen is None:
-            scalar, log_probs = self._terms(batch, {"input_ids": batch.input_ids})
-        else:
-            scalar, log_probs = self._terms_joined(batch)
-        if log_probs is None:
-            return scalar, None
-        log_likelihood = _pick(log_probs, batch.completion_ids)
-        return self._join(batch, scalar, log_likelihood), log_likelihood
+        # Joined sequences need less padding, and no mask: causal attention never sees padding on the right.
+        ids, columns = batch.compact()
+        inputs = {"input_ids": ids} if self._frozen is None else {"inputs_embeds": self._frozen.outputs(batch)}
+        log_likelihood = None
+        with self._autocast():
+            with nullcontext() if self._frozen is None else self._frozen.skipped():
+                hidden = self._hidden(**inputs)
+            if self.likelihood is not None:
+                before = hidden.gather(1, (columns - 1)[..., None].expand(-1, -1, hidden.size(-1)))
+                log_likelihood = self.likelihood.log_likelihood(before, batch)
+        f = self._scalars(hidden).gather(1, columns)
+        return (f if log_likelihood is None else self._join(batch, f, log_likelihood)), log_likelihood
 
     def rewards(self, batch: TokenBatch) -> Tensor:
-        """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding.
-
-        For scoring: prompts and completions are joined first, which needs less padding than the layout that training
-        shares with the policy.
-        """
-        scalar, log_probs = self._terms_joined(batch)
-        if log_probs is not None:
-            scalar = self._join(batch, scalar, _pick(log_probs, batch.completion_ids))
-        return self.at_every_token(scalar, batch)
+        """(B, T) a reward for every token: the logit at the next token that is read; 0 on padding."""
+        return self.at_every_token(self(batch), batch)
 
     def at_every_token(self, f: Tensor, batch: TokenBatch) -> Tensor:
         """(B, T) rewards from f (B, T): back-filled from the tokens that are read or, if additive, each token's own."""
@@ -258,39 +283,31 @@ class RewardModel(nn.Module):
         The likelihood is interpolated the same way: `share` (B, 1) from the batch's tokens, the rest from `others`
         (B, T).
         """
-        scalar, log_probs = self._terms(batch, {"inputs_embeds": embeddings})
-        if log_probs is None:
-            return scalar
-        likelihood = share * _pick(log_probs, batch.completion_ids) + (1 - share) * _pick(log_probs, others)
-        return self._join(batch, scalar, likelihood)
-
-    def _terms(self, batch: TokenBatch, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The scalars (B, T) and the log-probabilities (B, T, V) at every completion token."""
         width = batch.completion_ids.size(1)
-        output = self.backbone(
-            **inputs,
-            attention_mask=batch.attention_mask,
-            output_hidden_states=self.likelihood is not None,
-            use_cache=False,
-        )
-        scalar = output.logits[:, -width:, 0].float()
+        with self._autocast():
+            hidden = self._hidden(inputs_embeds=embeddings, attention_mask=batch.attention_mask)
+        f = self._scalars(hidden[:, -width:])
         if self.likelihood is None:
-            return scalar, None
-        return scalar, self.likelihood.log_probs(output.hidden_states[-1][:, -width - 1 : -1])
+            return f
+        log_probs = self.likelihood.log_probs(hidden[:, -width - 1 : -1])
+        likelihood = share * _pick(log_probs, batch.completion_ids) + (1 - share) * _pick(log_probs, others)
+        return self._join(batch, f, likelihood)
 
-    def _terms_joined(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        """Like `_terms`, but for sequences without padding between prompt and completion."""
-        ids, columns = batch.compact()
-        inputs = {"input_ids": ids} if self._frozen is None else {"inputs_embeds": self._frozen.outputs(batch)}
-        # No mask: causal attention never sees padding on the right, and attention without a mask is faster.
-        with nullcontext() if self._frozen is None else self._frozen.skipped():
-            output = self.backbone(**inputs, output_hidden_states=self.likelihood is not None, use_cache=False)
-        scalar = output.logits[..., 0].float().gather(1, columns)
-        if self.likelihood is None:
-            return scalar, None
-        hidden = output.hidden_states[-1]
-        before = hidden.gather(1, (columns - 1)[..., None].expand(-1, -1, hidden.size(-1)))
-        return scalar, self.likelihood.log_probs(before)
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def _hidden(self, **inputs: Tensor) -> Tensor:
+        """(B, L, H) outputs of the decoder."""
+        decoder = self._classifier.base_model
+        # The library checkpoints layers in training mode only. Nothing else depends on the mode: there is no dropout.
+        decoder.train(self._is_checkpointed and torch.is_grad_enabled())
+        hidden: Tensor = decoder(**inputs, use_cache=False).last_hidden_state
+        return hidden
+
+    def _scalars(self, hidden: Tensor) -> Tensor:
+        """(B, L) outputs of the scalar head, in float32: in bfloat16 a logit has two to three digits."""
+        scalars: Tensor = self._classifier.score(hidden.float())[..., 0]
+        return scalars
 
     def _join(self, batch: TokenBatch, scalar: Tensor, log_likelihood: Tensor) -> Tensor:
         assert self.likelihood is not None
@@ -328,6 +345,7 @@ def build_reward_model(
     in_4bit: bool = False,
     frozen: bool = False,
     n_layers: int | None = None,
+    dtype: Dtype = Dtype.auto,
 ) -> RewardModel:
     """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later.
 
@@ -339,7 +357,9 @@ def build_reward_model(
         config = AutoConfig.from_pretrained(base, num_labels=1)
         if n_layers is not None:
             _keep_layers(config, n_layers, name)
-        backbone = AutoModelForTokenClassification.from_pretrained(base, config=config, **weights(in_4bit, frozen))
+        backbone = AutoModelForTokenClassification.from_pretrained(
+            base, config=config, **weights(in_4bit, frozen, dtype)
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
     _without_dropout(backbone)
@@ -349,7 +369,7 @@ def build_reward_model(
     likelihood = _likelihood_head(backbone, base) if has_likelihood(spec.head) else None
     if is_adapter(name):
         backbone = _with_adapter(backbone, name)
-    return RewardModel(backbone, likelihood, spec, tokenizer)
+    return RewardModel(backbone, likelihood, spec, tokenizer, compute_dtype(dtype))
 
 
 def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
@@ -363,7 +383,10 @@ def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
 
 
 def load_reward_model(
-    folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, in_4bit: bool = False
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    in_4bit: bool = False,
+    dtype: Dtype = Dtype.auto,
 ) -> RewardModel:
     """Loads a saved reward model to score or to train further; by default with the tokenizer saved next to it.
 
@@ -374,8 +397,9 @@ def load_reward_model(
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run can continue training.
         backbone = AutoPeftModelForTokenClassification.from_pretrained(
-            folder, is_trainable=True, num_labels=1, **weights(in_4bit, frozen=True)
+            folder, is_trainable=True, num_labels=1, **weights(in_4bit, True, dtype)
         )
+        trained_in_float32(backbone)
     else:
         backbone = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     _without_dropout(backbone)
@@ -385,7 +409,7 @@ def load_reward_model(
         tied = "output_matrix" not in tensors
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
         likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
-    return RewardModel(backbone, likelihood, spec, tokenizer).eval()
+    return RewardModel(backbone, likelihood, spec, tokenizer, compute_dtype(dtype)).eval()
 
 
 def load_spec(folder: Path) -> RewardSpec:
@@ -456,13 +480,16 @@ def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:
     if backbone.config.tie_word_embeddings:
         embeddings: Any = backbone.get_input_embeddings().weight
         return LikelihoodHead(embeddings, tied=True)
-    causal = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    causal = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.dtype)
     matrix: Any = causal.get_output_embeddings().weight
     return LikelihoodHead(matrix, tied=False)
 
 
 def _without_dropout(backbone: PreTrainedModel) -> None:
     """Disables dropout: scores must be the same in training and afterwards, and for every micro-batch size."""
+    module: Any
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0

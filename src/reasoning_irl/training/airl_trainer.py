@@ -136,6 +136,10 @@ class AIRLTrainer(PolicyTrainer):
             batch["old_per_token_logps"] = logps
         if "ref_per_token_logps" in out:
             batch["ref_per_token_logps"] = self._reference_logps(tokens)
+        if "importance_sampling_ratio" in out:
+            batch["importance_sampling_ratio"] = rows_with_experts(
+                out["importance_sampling_ratio"], tokens.completion_ids.shape, self.num_generations
+            )
         self._monitor_rewards(rewards, tokens)
         self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, batch["advantages"])
         return batch
@@ -220,6 +224,16 @@ class AIRLTrainer(PolicyTrainer):
     def _needs_logps(self, out: dict[str, Any]) -> bool:
         return self._is_airl_form or "old_per_token_logps" in out
 
+    def _get_per_token_logps_and_entropies(self, model: Any, input_ids: Tensor, *rest: Any, **more: Any) -> Any:
+        """Leaves out the library's passes for the old and the reference log-probabilities.
+
+        They lack the experts' rows, so this trainer makes its own. Only the correction of vLLM's samples reads them.
+        """
+        if self.use_vllm:
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *rest, **more)
+        _attention_mask, n_tokens, *_ = rest
+        return torch.zeros(len(input_ids), n_tokens, device=input_ids.device), None, None
+
     @torch.no_grad()
     def _logps(self, tokens: TokenBatch, model: torch.nn.Module | None = None) -> Tensor:
         """(B, T) log-probabilities of the completion tokens under the policy (or another model)."""
@@ -227,7 +241,7 @@ class AIRLTrainer(PolicyTrainer):
         size = self.args.per_device_train_batch_size
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         with disable_gradient_checkpointing(self.model, checkpointing):
-            return torch.cat([token_logps(model or self.model, part, self.temperature)[0] for part in parts])
+            return torch.cat([token_logps(model or self.model, part)[0] for part in parts])
 
     def _reference_logps(self, tokens: TokenBatch) -> Tensor:
         if self.ref_model is not None:
@@ -244,9 +258,13 @@ class AIRLTrainer(PolicyTrainer):
         return self._compute_loss(model, inputs)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        if self.skip_policy_step:
+            # No pass is made whose gradient would be dropped; the empty sum has a graph for the backward call.
+            return next(p for p in model.parameters() if p.requires_grad).flatten()[:0].sum()
         mask = inputs["completion_mask"]
         tokens = TokenBatch(inputs["prompt_ids"], inputs["prompt_mask"], inputs["completion_ids"], mask)
-        logps, entropies = token_logps(model, tokens, self.temperature)
+        logps, entropies = token_logps(model, tokens)
+        assert entropies is not None  # TRL's head on the policy computes them
         old_logps = inputs.get("old_per_token_logps")
         terms = token_policy_loss(
             logps,
@@ -255,6 +273,7 @@ class AIRLTrainer(PolicyTrainer):
             self.epsilon_low,
             inputs.get("ref_per_token_logps"),
             self.beta,
+            inputs.get("importance_sampling_ratio"),
         )
         mode = "train" if self.model.training else "eval"
         n_tokens = mask.sum().clamp(min=1)
@@ -344,3 +363,16 @@ class AIRLTrainer(PolicyTrainer):
         if accuracy:
             self._metrics["train"]["monitor/accuracy"] = accuracy
         super().log(logs, start_time)
+
+
+def rows_with_experts(ratio: Tensor, shape: torch.Size, n_generations: int) -> Tensor:
+    """The weights (N, t) or (N, 1) of N samples at their rows of a batch (B, T); 1 in the experts' rows.
+
+    If the batch has experts, one follows each group of `n_generations` samples.
+    """
+    whole = torch.ones(shape, device=ratio.device)
+    has_experts = len(whole) > len(ratio)
+    is_sample = torch.arange(len(whole), device=ratio.device) % (n_generations + has_experts) < n_generations
+    values = ratio.expand(-1, whole.size(1)) if ratio.size(1) == 1 else ratio
+    whole[is_sample, : values.size(1)] = values
+    return whole

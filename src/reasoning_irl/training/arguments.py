@@ -7,11 +7,19 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from reasoning_irl.config.schema import GRPOTrainConfig, IRLTrainConfig, PolicyTrainConfig, WandbMode
+from reasoning_irl.config.schema import Dtype, GRPOTrainConfig, IRLTrainConfig, PolicyTrainConfig, WandbMode
+from reasoning_irl.models.loading import compute_dtype
 from reasoning_irl.tracking import wandb_mode
 from reasoning_irl.training.callbacks import JsonlLog, TimeLimit
 
 TRAIN_LOG = "train_log.jsonl"
+
+
+def device_arguments(dtype: Dtype) -> dict[str, Any]:
+    """The arguments of any trainer that depend on the device and on what layers compute in."""
+    has_gpu = torch.cuda.is_available()
+    is_bfloat16 = compute_dtype(dtype) == torch.bfloat16
+    return {"bf16": is_bfloat16, "use_cpu": not has_gpu, "dataloader_pin_memory": has_gpu}
 
 
 def trainer_arguments(config: PolicyTrainConfig) -> dict[str, Any]:
@@ -33,6 +41,7 @@ def trainer_arguments(config: PolicyTrainConfig) -> dict[str, Any]:
         "seed": config.seed,
         "adam_beta2": training.adam_beta2,
         "gradient_checkpointing": training.gradient_checkpointing,
+        **device_arguments(config.model.dtype),
     }
 
 
@@ -41,7 +50,6 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
     training = config.training
     return GRPOConfig(
         output_dir=training.output_dir,
-        bf16=torch.cuda.is_available(),
         num_generations=training.num_generations,
         num_iterations=training.num_iterations,
         max_completion_length=training.max_completion_length,
@@ -50,7 +58,6 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
         epsilon=training.clip_epsilon,
         beta=training.beta,
         use_vllm=config.model.fast_inference,
-        dataloader_pin_memory=torch.cuda.is_available(),
         **trainer_arguments(config),
         **more,
     )

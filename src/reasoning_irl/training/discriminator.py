@@ -20,7 +20,7 @@ from transformers import get_scheduler
 from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorConfig, DiscriminatorLogit
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel
-from reasoning_irl.training.losses import LOSSES, LossInputs, masked_mean
+from reasoning_irl.training.losses import LOSSES, SUMS_OVER_SEQUENCES, LossInputs, masked_mean
 from reasoning_irl.utils.log import logger
 
 
@@ -85,25 +85,16 @@ class Discriminator:
     def update(self, batch: LabelledBatch) -> dict[str, float]:
         """Takes one optimiser step; returns loss, gradient norm and accuracies.
 
-        With several micro-batches, the logits of all are first computed without a graph, then the loss and its gradient
-        with respect to them; each micro-batch is then run again and that gradient backpropagated through it (gradient
-        cache, Gao et al. 2021). This is exact for every loss, including those that compare sequences.
+        The gradient is exact whatever the size of the micro-batches. In a loss that is a sum over sequences, those of a
+        micro-batch get their gradient with the others held constant. For one that compares sequences, the logits of all
+        are first computed without a graph, then the gradient with respect to them, and each micro-batch is run again
+        (gradient cache, Gao et al. 2021).
         """
-        size = self.config.reward_micro_batch_size
-        rows = [slice(start, start + size) for start in range(0, len(batch.tokens), size)]
-        if len(rows) == 1:
-            outputs = self._outputs(batch, rows[0])
+        groups = batch.tokens.by_length(self.config.reward_micro_batch_size)
+        is_sum = self.config.classifier_loss in SUMS_OVER_SEQUENCES or len(groups) == 1
+        outputs = self._backward_in_parts(batch, groups) if is_sum else self._backward_with_cache(batch, groups)
+        with torch.no_grad():
             loss = self._loss(outputs, batch)
-            loss.backward()
-        else:
-            with torch.no_grad():
-                parts = [self._outputs(batch, r) for r in rows]
-            outputs = [torch.cat(column).requires_grad_() for column in zip(*parts, strict=True)]
-            loss = self._loss(outputs, batch)
-            gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
-            for r in rows:
-                pairs = [(o, g[r]) for o, g in zip(self._outputs(batch, r), gradients, strict=True) if g is not None]
-                torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
         metrics = {"discriminator/loss": loss.item()}
         if self.config.classifier_loss == ClassifierLoss.wgan:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
@@ -117,7 +108,33 @@ class Discriminator:
             logger.warning("discriminator update skipped: loss %s, gradient norm %s", loss.item(), norm.item())
         self.optimizer.zero_grad(set_to_none=True)
         metrics["discriminator/grad_norm"] = norm.item()
-        return metrics | self._accuracies(outputs[0].detach(), batch)
+        return metrics | self._accuracies(outputs[0], batch)
+
+    def _backward_in_parts(self, batch: LabelledBatch, groups: list[Tensor]) -> list[Tensor]:
+        """Adds the gradient of a loss that is a sum over sequences; returns the loss's inputs (B, T), detached."""
+        outputs: list[Tensor] = []
+        for rows in groups:
+            live = self._outputs(batch, rows)
+            outputs = outputs or [_blank(batch.tokens) for _ in live]
+            self._loss([_placed(o, rows, whole) for o, whole in zip(live, outputs, strict=True)], batch).backward()
+            outputs = [_placed(o.detach(), rows, whole) for o, whole in zip(live, outputs, strict=True)]
+        return outputs
+
+    def _backward_with_cache(self, batch: LabelledBatch, groups: list[Tensor]) -> list[Tensor]:
+        """Adds the gradient of any loss; returns the loss's inputs (B, T), detached."""
+        outputs: list[Tensor] = []
+        with torch.no_grad():
+            for rows in groups:
+                parts = self._outputs(batch, rows)
+                outputs = outputs or [_blank(batch.tokens) for _ in parts]
+                outputs = [_placed(o, rows, whole) for o, whole in zip(parts, outputs, strict=True)]
+        outputs = [o.requires_grad_() for o in outputs]
+        gradients = torch.autograd.grad(self._loss(outputs, batch), outputs, allow_unused=True)
+        for rows in groups:
+            pairs = zip(self._outputs(batch, rows), gradients, strict=True)
+            used = [(o, g[rows, : o.size(1)]) for o, g in pairs if g is not None]
+            torch.autograd.backward([o for o, _ in used], [g for _, g in used])
+        return [o.detach() for o in outputs]
 
     def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
         """(B, T) the logits of the loss, by which prefixes are classified; `policy_logps` (B, T) for the AIRL form."""
@@ -130,12 +147,11 @@ class Discriminator:
     @torch.no_grad()
     def rewards(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
         """(B, T) rewards for the policy step: f (or f - log pi) divided by the temperature, clipped if configured."""
-        size = self.config.reward_micro_batch_size
-        parts = []
-        for start in range(0, len(tokens), size):
-            rows = slice(start, start + size)
-            parts.append(self._in_form(self.model(tokens[rows]), tokens[rows], _rows(policy_logps, rows)))
-        rewards = torch.cat(parts) / self.config.disc_temperature
+        f = _blank(tokens)
+        for rows in tokens.by_length(self.config.reward_micro_batch_size):
+            part = tokens.take(rows)
+            f = _placed(self._in_form(self.model(part), part, _rows(policy_logps, rows, part)), rows, f)
+        rewards = f / self.config.disc_temperature
         if self.config.clip_reward_model:
             rewards = rewards.clamp(self.config.reward_lb, self.config.reward_ub)
         return self.model.at_every_token(rewards, tokens)
@@ -154,11 +170,14 @@ class Discriminator:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
-    def _outputs(self, batch: LabelledBatch, rows: slice) -> list[Tensor]:
-        """The inputs of the loss: the logits (b, T) and, if it is trained, the log-likelihood (b, T)."""
-        tokens = batch.tokens[rows]
+    def _outputs(self, batch: LabelledBatch, rows: Tensor) -> list[Tensor]:
+        """The inputs of the loss for these rows: the logits (b, t) and, if it is trained, the log-likelihood (b, t).
+
+        t is the length of their longest completion.
+        """
+        tokens = batch.tokens.take(rows)
         f, log_likelihood = self.model.logits_and_likelihood(tokens)
-        logits = self.model.prefix_logits(self._in_form(f, tokens, _rows(batch.policy_logps, rows)), tokens)
+        logits = self.model.prefix_logits(self._in_form(f, tokens, _rows(batch.policy_logps, rows, tokens)), tokens)
         return [logits] if log_likelihood is None or not self.config.reward_lm_coef else [logits, log_likelihood]
 
     def _loss(self, outputs: list[Tensor], batch: LabelledBatch) -> Tensor:
@@ -218,8 +237,18 @@ class Discriminator:
         return penalty_sum
 
 
-def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
-    return None if values is None else values[rows]
+def _rows(values: Tensor | None, rows: Tensor, tokens: TokenBatch) -> Tensor | None:
+    """(b, t) the values (B, T) of these rows, which `tokens` are."""
+    return None if values is None else values[rows, : tokens.completion_ids.size(1)]
+
+
+def _blank(tokens: TokenBatch) -> Tensor:  # (B, T)
+    return torch.zeros(tokens.completion_ids.shape, device=tokens.completion_ids.device)
+
+
+def _placed(values: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
+    """(B, T) a copy of `whole` with the values (b, t) at these rows."""
+    return whole.index_put((rows[:, None], torch.arange(values.size(1), device=whole.device)), values)
 
 
 def _take(batch: TokenBatch, rows: Tensor) -> TokenBatch:

@@ -41,7 +41,7 @@ from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
-from reasoning_irl.training.arguments import callbacks, grpo_arguments, trainer_arguments
+from reasoning_irl.training.arguments import callbacks, device_arguments, grpo_arguments, trainer_arguments
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
@@ -288,20 +288,18 @@ def _reward_model(
     model = config.model
     n_frozen = _n_frozen(model)
     if started.checkpoint:
-        reward_model = load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
-        if n_frozen:
-            reward_model.freeze_layers(n_frozen)
-        return reward_model
+        reward_model = load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit, model.dtype)
+        return _prepared(reward_model, config)
     name = model_of(model.reward_name) if model.reward_name else source
     spec = _spec(config)
     trained = trained_reward(model.reward_name) if model.reward_name else None
     if trained:
-        reward_model = load_reward_model(trained, tokenizer, model.load_in_4bit)
+        reward_model = load_reward_model(trained, tokenizer, model.load_in_4bit, model.dtype)
         reward_model.spec = spec
     else:
         frozen = model.reward_lora.rank > 0
         reward_model = build_reward_model(
-            name, spec, tokenizer, model.load_in_4bit, frozen=frozen, n_layers=model.reward_layers
+            name, spec, tokenizer, model.load_in_4bit, frozen, model.reward_layers, model.dtype
         )
         backbone = reward_model.backbone
         reward_model.backbone = with_lora(backbone, model.reward_lora, TaskType.TOKEN_CLS, n_frozen=n_frozen)
@@ -311,12 +309,19 @@ def _reward_model(
             length = config.training.max_completion_length
             sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
             reward_model.centre(sequences, model.reward_micro_batch_size)
-    if n_frozen:
-        reward_model.freeze_layers(n_frozen)
     # A baseline for the evaluation: the reward before training.
     reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
     tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
-    return reward_model
+    return _prepared(reward_model, config)
+
+
+def _prepared(model: RewardModel, config: schema.IRLTrainConfig | schema.OfflineTrainConfig) -> RewardModel:
+    """The reward model with its layers frozen and checkpointed as configured."""
+    if n_frozen := _n_frozen(config.model):
+        model.freeze_layers(n_frozen)
+    if config.training.gradient_checkpointing:
+        model.checkpoint_layers()
+    return model
 
 
 def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Started) -> Path:
@@ -334,7 +339,7 @@ def _rows(records: Sequence[Record]) -> Dataset:
 def _policy(config: schema.PolicyTrainConfig, source: str) -> PreTrainedModel:
     training = config.training
     length = training.max_prompt_length + training.max_completion_length
-    return trainable_policy(config.model, source, length, training.gradient_checkpointing)
+    return trainable_policy(config.model, source, length, training.gradient_checkpointing, config.seed)
 
 
 def _completions(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> CompletionsLog:
@@ -372,6 +377,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         logging_steps=50,
         save_strategy="no",
         seed=config.seed,
+        **device_arguments(config.model.dtype),
     )
     for path in checkpoint.iterdir():
         path.rename(folder / path.name)

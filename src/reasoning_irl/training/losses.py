@@ -88,6 +88,10 @@ LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
 }
 
 
+# The gradient of a sequence's logits depends on no other's, so one pass over each sequence is enough.
+SUMS_OVER_SEQUENCES = (ClassifierLoss.bce, ClassifierLoss.wgan)
+
+
 @dataclass(frozen=True)
 class PolicyLossTerms:
     """Per-token values, all (B, T)."""
@@ -104,14 +108,18 @@ def token_policy_loss(
     clip_epsilon: float,
     ref_logps: Tensor | None = None,
     beta: float = 0.0,
+    sampling_ratio: Tensor | None = None,
 ) -> PolicyLossTerms:
     """PPO's clipped surrogate (Schulman et al. 2017, eq. 7) at every token, with an optional KL term.
 
     All inputs are (B, T); the KL to the reference is the k3 estimator exp(q - p) - (q - p) - 1 (Schulman 2020).
+    `sampling_ratio` weighs the surrogate of tokens that were sampled from a slightly different policy, as vLLM's is.
     """
     ratio = torch.exp(logps - old_logps)
     clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
     loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    if sampling_ratio is not None:
+        loss = loss * sampling_ratio
     is_clipped = ((ratio < 1 - clip_epsilon) & (advantages < 0)) | ((ratio > 1 + clip_epsilon) & (advantages > 0))
     if ref_logps is None:
         return PolicyLossTerms(loss, None, is_clipped)

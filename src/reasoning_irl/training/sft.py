@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -50,8 +49,6 @@ def run_sft(
         output_dir=str(run_dir),
         completion_only_loss=True,
         max_length=None,  # demonstrations are already truncated
-        bf16=torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
         **{"report_to": "none"} | arguments,
     )
     trainer = SFTTrainer(

@@ -62,6 +62,14 @@ def token_logprobs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     return token_logps(model, batch)[0] * batch.completion_mask
 
 
+@torch.no_grad()
+def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """(B, T) entropy of the policy, in nats, before each completion token. The batch must be on the model's device."""
+    entropies = token_logps(model, batch)[1]
+    assert entropies is not None  # the head of a loaded policy computes them
+    return entropies
+
+
 def score_by_length(
     sequences: Sequence[TokenSequence],
     score: Callable[[TokenBatch], Tensor],

@@ -16,12 +16,17 @@ from reasoning_irl.config.compose import load_dataset_config
 from reasoning_irl.data.alignment import carry_sums, without_gaps
 from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion, encode_prompt
-from reasoning_irl.eval.scoring.generation import on_best_device, progress_bar, score_by_length, token_logprobs
+from reasoning_irl.eval.scoring.generation import (
+    on_best_device,
+    progress_bar,
+    score_by_length,
+    token_entropies,
+    token_logprobs,
+)
 from reasoning_irl.eval.scoring.inputs import ScoringJob
 from reasoning_irl.eval.traces.trace_file import read_traces
 from reasoning_irl.metrics.traces import Floats, TokenValues, Values
 from reasoning_irl.models.loading import load_policy, load_tokenizer
-from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.text.token_spans import decode, spans_of, token_spans
 from reasoning_irl.text.trace import Span
 
@@ -89,7 +94,7 @@ def negative_entropies(job: ScoringJob) -> TokenValues | None:
         model = on_best_device(load_policy(policy, job.config.model.load_in_4bit, frozen=True).eval())
         entropies = score_by_length(
             [job.sequences[index] for index in missing],
-            lambda batch: token_logps(model, batch)[1],
+            lambda batch: token_entropies(model, batch),
             job.tokenizer.pad_token_id,
             job.config.eval.batch_size,
             progress_bar("entropies"),
