@@ -5,9 +5,13 @@ import os
 import shutil
 import tempfile
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from reasoning_irl.config.schema import Backend, ModelConfig, OfflineTrainConfig, Optimizer, TrainConfig
 from reasoning_irl.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def prepare_backend(config: TrainConfig) -> None:
@@ -42,6 +46,18 @@ def prepare_backend(config: TrainConfig) -> None:
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             os.environ["UNSLOTH_COMPILE_LOCATION"] = folder
         import unsloth  # noqa: F401
+
+
+def keep_from_unsloth(model: "nn.Module") -> None:
+    """Keeps Unsloth from compiling a model that it did not load, and asserts that the model runs as it was built.
+
+    Unsloth patches the classes of transformers; see docs/unsloth.md. Call it once all models are loaded.
+    """
+    for name, module in model.named_modules():
+        module._unsloth_block_mode = 0
+        assert not getattr(module, "_unsloth_fast_path", False), f"{name} runs Unsloth's code"
+        if name.endswith("rotary_emb"):
+            assert type(module).__module__.startswith("transformers."), f"{name} is {type(module)}"
 
 
 def _require(package: str, asked_by: str, instead: str) -> None:

@@ -219,14 +219,18 @@ def _unsloth_policy(
             max_lora_rank=max(lora.rank, 1),
             use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
             dtype=compute_dtype(model.dtype),
+            # Otherwise Unsloth takes its own quantised copy of a known model, and the adapter names that as its base.
+            use_exact_model_name=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(source, error)) from error
     if lora.rank == 0:
-        return merged(policy)
+        policy = merged(policy)
+        trained_in_float32(policy)
+        return policy
     if isinstance(policy, PeftModel):
         return _continued(policy, lora, "policy")
-    adapted: PreTrainedModel = FastLanguageModel.get_peft_model(
+    adapted: Any = FastLanguageModel.get_peft_model(
         policy,
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -234,7 +238,9 @@ def _unsloth_policy(
         use_gradient_checkpointing="unsloth" if gradient_checkpointing else False,
         random_state=seed,
     )
-    return adapted
+    assert adapted.peft_config["default"].base_model_name_or_path == source
+    trained: PreTrainedModel = adapted
+    return trained
 
 
 def no_model(name: str, error: Exception) -> str:

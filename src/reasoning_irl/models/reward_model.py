@@ -199,6 +199,9 @@ class RewardModel(nn.Module):
     def checkpoint_layers(self) -> None:
         """From now on, the backward pass computes each layer's activations again instead of keeping them."""
         self._classifier.gradient_checkpointing_enable({"use_reentrant": False})
+        layer: Any = self._classifier.base_model.layers[0]
+        # Unsloth replaces the function in the library for its own models, which are loaded later.
+        assert layer._gradient_checkpointing_func.func.__module__ == "torch.utils.checkpoint"
         self._is_checkpointed = True
 
     def read_mask(self, batch: TokenBatch) -> Tensor:

@@ -88,6 +88,9 @@ class AIRLTrainer(PolicyTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(args=args, reward_funcs=[answer_reward], **kwargs)
+        # Unsloth generates a trainer of its own, whose loss must not take the place of ours; see docs/unsloth.md.
+        assert not {"compute_loss", "_compute_loss"} & vars(self).keys()
+        assert self.compute_loss_func  # the library then leaves the scale of the loss to us
         self.discriminator = discriminator
         self.experts = experts
         self.bridge = bridge
@@ -240,7 +243,7 @@ class AIRLTrainer(PolicyTrainer):
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
         size = self.args.per_device_train_batch_size
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-        with disable_gradient_checkpointing(self.model, checkpointing):
+        with disable_gradient_checkpointing(self.model, checkpointing), self.accelerator.autocast():
             return torch.cat([token_logps(model or self.model, part)[0] for part in parts])
 
     def _reference_logps(self, tokens: TokenBatch) -> Tensor:
@@ -263,7 +266,10 @@ class AIRLTrainer(PolicyTrainer):
             return next(p for p in model.parameters() if p.requires_grad).flatten()[:0].sum()
         mask = inputs["completion_mask"]
         tokens = TokenBatch(inputs["prompt_ids"], inputs["prompt_mask"], inputs["completion_ids"], mask)
-        logps, entropies = token_logps(model, tokens)
+        assert self.model.training or not torch.is_grad_enabled()  # the scale of the loss depends on the mode
+        with self.accelerator.autocast():  # Unsloth drops the one that the library puts around the model
+            logps, entropies = token_logps(model, tokens)
+        assert logps.dtype == torch.float32
         assert entropies is not None  # TRL's head on the policy computes them
         old_logps = inputs.get("old_per_token_logps")
         terms = token_policy_loss(

@@ -58,6 +58,7 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
         epsilon=training.clip_epsilon,
         beta=training.beta,
         use_vllm=config.model.fast_inference,
+        vllm_importance_sampling_correction=True,  # the default depends on the backend
         **trainer_arguments(config),
         **more,
     )

@@ -12,8 +12,9 @@ class VerifierTrainer(PolicyTrainer):
     _tag_names = ["grpo", "reasoning_irl"]  # noqa: RUF012 (the library's own attribute)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        is_training = self.model.training  # read first, because sampling may change the mode
         out = super()._generate_and_score_completions(inputs)
-        if self.model.training:
+        if is_training:
             batch = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
             step = self.state.global_step + 1
             self.completions.write(step, self._tokenizer, batch, token_rewards=None, advantages=out["advantages"])

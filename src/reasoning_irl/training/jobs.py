@@ -20,6 +20,7 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.samples import read_samples
 from reasoning_irl.data.tokens import TokenSequence, check_prompt_lengths, encode_record
 from reasoning_irl.models import cpu_logprobs
+from reasoning_irl.models.backend import keep_from_unsloth
 from reasoning_irl.models.loading import (
     load_policy,
     load_tokenizer,
@@ -98,6 +99,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         guard=config.guard,
         completions=_completions(config),
     )
+    keep_from_unsloth(reward_model)
     start = time.perf_counter()
     if started.checkpoint:
         trainer.load_discriminator_state(started.checkpoint)
@@ -131,6 +133,12 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     """Runs GRPO on verifiable rewards and returns the last checkpoint's folder."""
     started = _start(config)
     source = _warm_start(config, started)
+    is_unsloth, tokenizer = config.model.backend == schema.Backend.unsloth, started.tokenizer
+    if is_unsloth and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"the tokenizer of {source} pads with its end token, which Unsloth's GRPO then does not train: set "
+            "model.backend=transformers, or use a tokenizer with a pad token"
+        )
     cpu_logprobs.install()
     trainer = VerifierTrainer(
         model=_policy(config, source),

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from reasoning_irl.training.completions import CompletionsLog
+from reasoning_irl.utils.errors import UserError
 
 
 class PolicyTrainer(GRPOTrainer):
@@ -16,11 +17,20 @@ class PolicyTrainer(GRPOTrainer):
     model: PreTrainedModel
     args: GRPOConfig
     num_generations: int
+    beta: float
     max_completion_length: int
 
     def __init__(self, *, completions: CompletionsLog, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.completions = completions
+        if self.beta and isinstance(self.model, PeftModel) and "ref" not in self.model.peft_config:
+            # Without a copy of it, the reference is the model without its adapter: right only for a new one.
+            trained = (p for name, p in self.model.named_parameters() if "lora_B.default" in name)
+            if any(p.any() for p in trained):
+                raise UserError(
+                    "this backend keeps no copy of the adapter that the policy starts from, to which training.beta "
+                    "binds it: set training.beta=0, or model.backend=transformers"
+                )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.model if model is None else model
