@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward smoke smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward bench torture smoke smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,6 +26,12 @@ ablations: $(READY) ## run the ablations of the embedded task, all or ONLY those
 
 gsm8k-reward: $(READY) ## compare forms of the reward on real solutions: QUESTIONS=FILE SAMPLES=FILE [MODEL=FOLDER] (an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/gsm8k_reward.sh
+
+bench: $(READY) ## time a discriminator update and an AIRL step against a bare pass and a GRPO step (minutes)
+	@$(BIN)/python benchmarks/training.py
+
+torture: $(READY) ## kill training runs at random moments, resume them, and compare (KILLS=50, half an hour)
+	@$(BIN)/python runner_scripts/torture.py --kills $(or $(KILLS),50)
 
 smoke: $(READY) ## rehearse the published commands on a CPU, all or those matching PATTERN (ten minutes)
 	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')

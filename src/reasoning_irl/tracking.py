@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def check_login(config: WandbConfig) -> None:
 def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, folder: Path) -> Iterator[Any]:
     """A W&B run, with the job's resolved config, for the duration of the context; None if W&B is disabled.
 
-    The run's own files are written to `folder`.
+    The run's own files are written to `folder`. A resumed training goes on in the run that it started.
     """
     mode = wandb_mode(config.wandb)
     if mode == WandbMode.disabled:
@@ -49,6 +50,10 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
         return
     import wandb
 
+    id_file = folder / "wandb_run_id.txt"
+    is_training = job_type == "train"
+    if is_training and not id_file.is_file():
+        id_file.write_text(secrets.token_hex(4))
     resolved = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     with wandb.init(
         entity=config.wandb.entity,
@@ -57,6 +62,8 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
         name=config.wandb.run_name,
         tags=config.wandb.tags,
         job_type=job_type,
+        id=id_file.read_text() if is_training else None,
+        resume="allow" if is_training else None,
         mode=mode.value,  # type: ignore[arg-type]
         dir=folder,
         config=resolved,  # type: ignore[arg-type]

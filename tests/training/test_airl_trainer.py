@@ -1,8 +1,10 @@
 """AIRL end to end on a tiny model: what each step may and may not change."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
 from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard, rows_with_experts
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
+from reasoning_irl.training.reward_checkpoint import load_training_state
 from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.configs import compose_tiny
 from tests.helpers.models import save_tiny_model
@@ -61,6 +64,14 @@ def reward_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """The rows of both logs, without times, and without the library's mean over the steps of one process."""
+    logs = [run / name for name in ("train_log.jsonl", "completions.jsonl") if (run / name).is_file()]
+    rows = [row for log in logs for row in read_rows(log)]
+    timed = ("train_loss", "seconds", "time", "runtime", "per_second", "num_tokens", "flos")
+    return [{key: value for key, value in row.items() if not any(word in key for word in timed)} for row in rows]
 
 
 def logged(checkpoint: Path, name: str) -> list[float]:
@@ -427,11 +438,11 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run, overrides: list[str])
 
     Trap: the library takes the reward model's adapter for the policy's.
     """
-    steps = ["training.max_steps=4", "training.save_steps=2", *overrides]
+    steps = ["training.max_steps=4", "training.save_steps=2", "training.completions_steps=1", *overrides]
     straight = run("straight", *steps)
     expected, reward = policy_weights(straight), reward_weights(straight)
-    end = torch.load(straight / "discriminator_state.pt", weights_only=False)
-    shutil.rmtree(straight)
+    end, rows = torch.load(straight / "discriminator_state.pt", weights_only=False), rows_of(straight.parent)
+    (straight / "optimizer.pt").write_bytes(b"torn")  # as after a full disk: the older one is taken
     resumed = run("straight", *steps, "training.resume=true")
     again = torch.load(resumed / "discriminator_state.pt", weights_only=False)
     assert resumed.name == "checkpoint-4"
@@ -439,6 +450,39 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run, overrides: list[str])
     assert again["replay"] == end["replay"]
     assert same(expected, policy_weights(resumed))
     assert same(reward, reward_weights(resumed))
+    assert rows_of(resumed.parent) == rows
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_starts_again(run: Run) -> None:
+    straight = run("straight", "training.max_steps=2")
+    expected, rows = policy_weights(straight), rows_of(straight.parent)
+    shutil.rmtree(straight)
+    part = straight.parent / ".unfinished" / straight.name  # killed while it saved
+    part.mkdir(parents=True)
+    again = run("straight", "training.max_steps=2", "training.resume=true")
+    assert same(expected, policy_weights(again))
+    assert rows_of(again.parent) == rows
+    assert not part.exists()
+
+
+def test_state_with_code_in_it_is_not_run(run: Run) -> None:
+    """Trap: a pickle from somebody else's run folder runs whatever it contains."""
+    checkpoint = run("planted", "training.max_steps=1", "training.save_steps=1")
+    state = torch.load(checkpoint / "discriminator_state.pt", weights_only=False)
+    torch.save(state | {"replay": Planted(checkpoint / "ran")}, checkpoint / "discriminator_state.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_training_state(checkpoint)
+    assert not (checkpoint / "ran").exists()
+
+
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
 
 
 def test_time_limit_ends_with_a_checkpoint(run: Run) -> None:

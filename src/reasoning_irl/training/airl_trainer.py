@@ -337,12 +337,7 @@ class AIRLTrainer(PolicyTrainer):
 
     # ---- checkpoints
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        self.save_discriminator(folder)
-
-    def save_discriminator(self, folder: Path) -> None:
+    def save_more(self, folder: Path) -> None:
         """Saves the reward model, its optimiser and schedule, the replay buffer, the expert stream and the guard."""
         state = {
             "discriminator": self.discriminator.state_dict(),

@@ -1,6 +1,7 @@
 """The training jobs, from a checked config to a finished run folder: data, models, warm start, trainer, checkpoint."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
-from reasoning_irl.training.arguments import callbacks, device_arguments, grpo_arguments, trainer_arguments
+from reasoning_irl.training.arguments import TRAIN_LOG, callbacks, device_arguments, grpo_arguments, trainer_arguments
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
@@ -53,10 +54,14 @@ from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     INITIAL_REWARD_MODEL,
+    PART,
     REWARD_MODEL,
     check_run_folder,
+    find_checkpoint,
     newest_checkpoint,
+    record_resumed,
     record_run,
+    trim_rows,
 )
 
 CENTRED_ON = 256  # experts on which an additive reward starts at a mean of zero
@@ -210,10 +215,17 @@ def _start(config: schema.TrainConfig) -> Started:
     training, run_dir = config.training, Path(config.training.output_dir)
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
-    if not training.resume:
+    shutil.rmtree(run_dir / PART, ignore_errors=True)  # of a run that was killed
+    checkpoint = find_checkpoint(run_dir, to_resume=True) if training.resume else None
+    if training.resume:
+        record_resumed(config, run_dir)
+        if checkpoint is None:
+            logger.warning("%s has no checkpoint to resume from: it starts from the beginning again", run_dir)
+        for name in (TRAIN_LOG, COMPLETIONS_FILE):
+            trim_rows(run_dir / name, int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    else:
         record_run(config, run_dir)
     set_seed(config.seed)
-    checkpoint = newest_checkpoint(run_dir) if training.resume else None
     if isinstance(config, schema.OfflineTrainConfig):
         assert config.model.reward_name is not None  # checked with the config
         source = config.model.reward_name
@@ -365,7 +377,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
     if not config.warm_start.enabled:
         return started.source
     folder = started.run_dir / "warm_start"
-    if (folder / "config.json").is_file():
+    if folder.is_dir():  # it was renamed when it was whole
         return str(folder)
     warm = config.warm_start
     records = load_annotated(config.dataset, warm.n_traces)
@@ -375,7 +387,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         started.tokenizer,
         records,
         config.training.max_completion_length,
-        folder,
+        started.run_dir / PART / "warm_start",
         [],
         num_train_epochs=warm.epochs,
         per_device_train_batch_size=warm.batch_size,
@@ -384,12 +396,11 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         warmup_steps=20,
         logging_steps=50,
         save_strategy="no",
+        save_only_model=True,
         seed=config.seed,
         **device_arguments(config.model.dtype),
     )
-    for path in checkpoint.iterdir():
-        path.rename(folder / path.name)
-    checkpoint.rmdir()
+    checkpoint.rename(folder)
     return str(folder)
 
 

@@ -26,6 +26,7 @@ from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 
 N_HELDOUT_SAMPLES = 4  # per problem, so that looking at the held-out part stays cheap
 
@@ -138,7 +139,7 @@ class OfflineTrainer:
 
     def save(self, folder: Path) -> None:
         """Saves the reward model and all that training goes on from; the folder appears when it is whole."""
-        part = folder.with_name(f".{folder.name}.part")
+        part = folder.parent / PART / folder.name
         state = {
             "step": self.step,
             "discriminator": self.discriminator.state_dict(),
@@ -148,7 +149,7 @@ class OfflineTrainer:
             "cuda": torch.cuda.get_rng_state_all(),  # empty without a GPU
         }
         save_reward_checkpoint(part, self.discriminator.model, self.tokenizer, state)
-        part.rename(folder)
+        publish_checkpoint(part, folder)
 
     def load_state(self, folder: Path) -> None:
         """Restores the rest of the state from a checkpoint whose reward model is already in the discriminator."""

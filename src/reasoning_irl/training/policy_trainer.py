@@ -8,10 +8,11 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from reasoning_irl.training.completions import CompletionsLog
+from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
 from reasoning_irl.utils.errors import UserError
 
 
-class PolicyTrainer(GRPOTrainer):
+class PolicyTrainer(WholeCheckpoints, GRPOTrainer):
     """GRPOTrainer that logs its samples and resumes the policy's own adapter."""
 
     model: PreTrainedModel

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.utils.run_folder import REWARD_MODEL
 
@@ -23,6 +24,7 @@ def save_reward_checkpoint(
 
 def load_training_state(folder: Path) -> dict[str, Any]:
     """The state that `save_reward_checkpoint` saved; the reward model is loaded on its own."""
-    # The file was written by this program and contains plain Python objects (random streams, token tuples).
-    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=False)
+    # Tensors and plain Python values only: a file from elsewhere cannot run code.
+    with torch.serialization.safe_globals([TokenSequence]):
+        state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
     return state

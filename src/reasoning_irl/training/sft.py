@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import encode_record
 from reasoning_irl.models import cpu_logprobs
+from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
 
 
 def sft_rows(
@@ -33,6 +34,10 @@ def sft_rows(
     return rows
 
 
+class _SFTTrainer(WholeCheckpoints, SFTTrainer):
+    """SFTTrainer whose checkpoints appear when they are whole."""
+
+
 def run_sft(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -51,7 +56,7 @@ def run_sft(
         max_length=None,  # demonstrations are already truncated
         **{"report_to": "none"} | arguments,
     )
-    trainer = SFTTrainer(
+    trainer = _SFTTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_list(sft_rows(records, tokenizer, max_completion_length)),
@@ -60,6 +65,6 @@ def run_sft(
     )
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     checkpoint = run_dir / f"checkpoint-{trainer.state.global_step}"
-    trainer.save_model(str(checkpoint))
-    tokenizer.save_pretrained(checkpoint)
+    if not checkpoint.is_dir():
+        trainer._save_checkpoint(model, trial=None)
     return checkpoint

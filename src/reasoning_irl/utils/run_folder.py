@@ -1,8 +1,10 @@
 """Run folders: their file names, reading what training saved, and writing without overwriting anything."""
 
 import json
+import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.log import logger
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
@@ -19,14 +22,39 @@ TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json"
 SKIPPED_FILE = "skipped.jsonl"  # rows of a traces file that an evaluation skipped
 PLANTED_FILE = "planted.jsonl"  # scored expert traces with one planted error, for the report
 
+MANIFEST = "checkpoint.json"  # the files of a checkpoint with their sizes, written last
+PART = ".unfinished"  # the folder in a run folder in which a checkpoint is written
+# Without a manifest, as in a checkpoint of an older version: a folder with one of these can be evaluated.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    f"{REWARD_MODEL}/model.safetensors",
+    f"{REWARD_MODEL}/adapter_model.safetensors",
+)
+# Keys that a resumed run may change.
+FREE = (
+    "training.resume",
+    "training.output_dir",
+    "training.max_steps",
+    "training.max_seconds",
+    "training.save_steps",
+    "training.logging_steps",
+    "training.eval_steps",
+    "training.completions_steps",
+    "training.n_completions",
+    "wandb.",
+)
+
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def check_run_folder(run_dir: Path, *, resume: bool) -> None:
-    """Raises UserError if a new run would overwrite another one, or a resumed run has no checkpoint."""
-    if resume:
-        newest_checkpoint(run_dir)
-    elif (run_dir / CONFIG_FILE).exists():
+    """Raises UserError if a new run would overwrite another one, or there is no run to resume."""
+    exists = (run_dir / CONFIG_FILE).exists()
+    if resume and not exists:
+        raise UserError(f"{run_dir} has no run to resume (no {CONFIG_FILE}): remove training.resume=true to start one")
+    if exists and not resume:
         raise UserError(
             f"{run_dir} already contains a run, which is never overwritten: choose another training.output_dir, "
             "remove the folder, or continue that run with training.resume=true"
@@ -36,18 +64,101 @@ def check_run_folder(run_dir: Path, *, resume: bool) -> None:
 def record_run(config: Any, run_dir: Path) -> None:
     """Creates the run folder and saves the config and the package versions in it."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(config), run_dir / CONFIG_FILE)
+    write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.structured(config)))
     versions = {package: version(package) for package in RECORDED}
     (run_dir / VERSIONS_FILE).write_text(json.dumps(versions, indent=2) + "\n")
 
 
+def record_resumed(config: Any, run_dir: Path) -> None:
+    """Records the settings that a resumed run changes, and names them. Raises UserError for one that it may not."""
+    before, now = _flat(load_run_config(run_dir)), _flat(OmegaConf.structured(config))
+    changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
+    for key, (old, new) in changed.items():
+        if not key.startswith(FREE):
+            raise UserError(
+                f"{run_dir} was started with {key}={old}, and a resumed run cannot change it to {new}: leave it out, "
+                "or start another run"
+            )
+        if key != "training.resume":
+            logger.info("resumed with %s=%s instead of %s", key, new, old)
+    write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """All values by their dotted key; lists are values."""
+    found: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            found[prefix] = value
+
+    add("", OmegaConf.to_container(config, enum_to_str=True))
+    return found
+
+
 def newest_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint-N folder with the largest N. Raises UserError if there is none."""
-    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
-    folders = [(int(match[1]), path) for match, path in named if match]
-    if not folders:
+    """The whole checkpoint-N folder with the largest N. Raises UserError if there is none; names damaged ones."""
+    found = find_checkpoint(run_dir)
+    if found is None:
         raise UserError(f"{run_dir} has no checkpoint: train there first, or set run_dir=FOLDER to a finished run")
-    return max(folders)[1]
+    return found
+
+
+def find_checkpoint(run_dir: Path, *, to_resume: bool = False) -> Path | None:
+    """The whole checkpoint-N folder with the largest N, or None; one `to_resume` from has a manifest."""
+    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
+    for _, path in sorted(((int(match[1]), path) for match, path in named if match), reverse=True):
+        damage = damage_of(path, to_resume=to_resume)
+        if damage is None:
+            return path
+        logger.warning("%s is left out: %s", path, damage)
+    return None
+
+
+def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
+    """What a checkpoint lacks, as a phrase, or None if it is whole."""
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        if to_resume:
+            return f"it has no {MANIFEST}, so it was never finished, or is of an older version"
+        return None if any((checkpoint / name).is_file() for name in WEIGHTS) else "it has no weights"
+    try:
+        files: dict[str, int] = json.loads(manifest.read_text())["files"]
+    except (ValueError, KeyError, TypeError):
+        return f"its {MANIFEST} is damaged"
+    for name, size in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+    return None
+
+
+def publish_checkpoint(part: Path, target: Path) -> None:
+    """Renames a finished folder, with its manifest, so that `target` is whole whenever it exists."""
+    files = {str(path.relative_to(part)): path.stat().st_size for path in sorted(part.rglob("*")) if path.is_file()}
+    (part / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
+    if target.exists():  # damaged, or the run has gone back to an earlier one
+        shutil.rmtree(target)
+    part.rename(target)
+
+
+def trim_rows(path: Path, last_step: int) -> None:
+    """Removes the rows of a log that are of steps after `last_step`, which will be made again, and a torn last row."""
+    if path.is_file():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _step_of(line) <= last_step]
+        write_lines_atomically(path, kept)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def policy_of(checkpoint: Path) -> str | None:

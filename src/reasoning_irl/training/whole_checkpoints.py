@@ -1,0 +1,36 @@
+"""Checkpoints of the library's trainers that appear when they are whole."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from reasoning_irl.utils.run_folder import PART, publish_checkpoint
+
+
+class WholeCheckpoints(Trainer):
+    """Writes each checkpoint aside, with what `save_more` adds, and renames it at the end.
+
+    A run that is killed while it saves leaves its earlier checkpoints, and nothing that looks like a checkpoint.
+    """
+
+    _is_saving = False
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / PART) if self._is_saving else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+            part = Path(self._get_output_dir(trial)) / name
+            self.save_more(part)
+        finally:
+            self._is_saving = False
+        publish_checkpoint(part, Path(self._get_output_dir(trial)) / name)
+
+    def save_more(self, folder: Path) -> None:
+        """Saves what a subclass needs besides the library's files."""
