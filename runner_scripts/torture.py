@@ -109,7 +109,7 @@ def tortured(case: str, run: Path, seconds: float, n_kills: int, rng: random.Ran
         process = start(case, run, resume)
         if kills < n_kills:
             try:
-                process.wait(timeout=rng.uniform(0.2, 1.0) * seconds)
+                process.wait(timeout=rng.uniform(0.3, 0.95) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -139,9 +139,10 @@ def main() -> None:
         if start(case, out / name, False).wait():
             raise SystemExit(f"{case}: failed, see {out / name}.log")
         seconds = time.perf_counter() - begun
-        kills = 0
+        kills, rounds = 0, 0
         while kills < per_case:  # a run may end before it is killed often enough
-            again = out / f"{name}_killed{kills}"
+            rounds += 1
+            again = out / f"{name}_again{rounds}"
             kills += tortured(case, again, seconds, per_case - kills, rng)
             found = differences(out / name, again)
             diverged += bool(found)

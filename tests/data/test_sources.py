@@ -40,6 +40,13 @@ def test_every_file_format_gives_the_same_records(tmp_path: Path, suffix: str) -
     assert [(record.id, record.question) for record in records] == [("mine-1", "3 + 4?"), ("mine-2", "4 + 3?")]
 
 
+def test_ids_that_repeat_are_named(tmp_path: Path) -> None:
+    """Trap: evaluations group samples by id, and would merge two problems."""
+    path = write(tmp_path / "mine.jsonl", [OWN | {"id": "a"}, OWN | {"id": "b"}, OWN | {"id": "a"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl:3: id a is also that of .*mine\.jsonl:1"):
+        to_records(read_rows(str(path), None, "train", "dataset.path"), own_record, "")
+
+
 def test_json_file_may_contain_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(OWN) + "\n\n" + json.dumps(OWN) + "\n")

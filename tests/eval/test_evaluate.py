@@ -55,6 +55,26 @@ def test_k_above_the_number_of_samples_is_an_error_before_any_model_loads(tmp_pa
         run_evaluation(config_of(tmp_path / "missing", tmp_path, "eval.ks=[1,3]"))
 
 
+def test_evaluation_killed_between_its_two_files_can_be_finished(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run_evaluation(config_of(run_dir, tmp_path / "straight"))
+    for call in ("write_metrics", "PartialTraces.remove"):
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        out = tmp_path / call
+        with monkeypatch.context() as patched:
+            patched.setattr(f"reasoning_irl.eval.evaluate.{call}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run_evaluation(config_of(run_dir, out))
+        found = run_evaluation(config_of(run_dir, out))
+        assert found["pass@1"] == expected["pass@1"]
+        assert (out / "traces.jsonl").read_bytes() == (tmp_path / "straight/traces.jsonl").read_bytes()
+        assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "traces.jsonl"]
+
+
 def test_interrupted_evaluation_resumes_to_the_same_traces(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

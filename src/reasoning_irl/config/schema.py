@@ -140,6 +140,9 @@ class WandbMode(StrEnum):
 OnError = StrEnum("OnError", ["raise", "skip"])
 
 
+MAX_SEED = 2**32 - 1  # NumPy's largest
+
+
 def bounded(low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:
     """A required field whose value is in [low, high] and strictly above `above`; None is always allowed."""
     return field(default=MISSING, metadata={"low": low, "high": high, "above": above})
@@ -192,7 +195,9 @@ class DatasetConfig:
     system_prompt: str = MISSING  # empty: no system message
     n_train: int | None = bounded(1)  # experts to learn from; null: all (generated data needs a number)
     n_heldout: int = bounded(2)  # experts held out from training, for the discriminator's AUROC
-    seed: int = bounded(0)  # of problems, shuffling and planted errors; keep it equal in runs that are compared
+    seed: int = bounded(
+        0, MAX_SEED
+    )  # of problems, shuffling and planted errors; keep it equal in runs that are compared
     max_value: int = bounded(20, 500)  # arithmetic: numbers are in 0..max_value
     max_steps: int = bounded(1, 8)  # arithmetic: steps per problem, at most
     distractor_rate: float = bounded(0, 1)  # arithmetic: share of problems with an irrelevant number
@@ -358,7 +363,7 @@ class PolicyTrainingConfig(TrainingConfig):
 @dataclass
 class IRLTrainConfig:
     algorithm: Algorithm = MISSING
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     dataset: DatasetConfig = MISSING
     model: RewardModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
@@ -370,7 +375,7 @@ class IRLTrainConfig:
 @dataclass
 class SFTTrainConfig:
     algorithm: Algorithm = MISSING
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
@@ -389,7 +394,7 @@ class VerifierConfig:
 @dataclass
 class GRPOTrainConfig:
     algorithm: Algorithm = MISSING
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
@@ -403,7 +408,7 @@ class OfflineTrainConfig:
     """irl_train.py without a policy: learns a reward from demonstrations and a file of samples."""
 
     algorithm: Algorithm = MISSING
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     dataset: OfflineDatasetConfig = MISSING
     model: OfflineModelConfig = MISSING
     training: OfflineTrainingConfig = MISSING
@@ -437,7 +442,7 @@ class EvalSettings:
 class EvalConfig:
     """evaluate.py: samples a policy on test problems."""
 
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     run_dir: str = MISSING  # the run to evaluate: its data set, and its newest checkpoint as the policy
     output_dir: str = MISSING
     policy_path: str | None = MISSING  # another policy: a folder or a hub name; null: the run's
@@ -478,7 +483,7 @@ class ScoringSettings:
 class IRLEvalConfig:
     """evaluate_irl.py: scores a traces file with a reward model and measures how good the scores are."""
 
-    seed: int = bounded(0)
+    seed: int = bounded(0, MAX_SEED)
     run_dir: str | None = MISSING  # a run folder; null: eval.traces and model.reward_path are given instead
     output_dir: str = MISSING
     model: ScorerConfig = MISSING

@@ -42,11 +42,19 @@ def read_rows(path: str | None, hub: HubSet | None, split: str, key: str) -> lis
 
 
 def to_records(rows: Sequence[Row], parse: Parser, system_prompt: str) -> list[Record]:
-    """Parses rows into records; skips rows that yield no expert, with a warning that says how many and why."""
+    """Parses rows into records; skips rows that yield no expert, with a warning that says how many and why.
+
+    Raises DataError if two records have the same id, by which evaluations group samples.
+    """
     records, left_out, first = [], Counter[str](), ""
+    places: dict[str, str] = {}
     for row in rows:
         try:
-            records.append(parse(row, system_prompt))
+            record = parse(row, system_prompt)
+            if record.id in places:
+                raise DataError(f"{row.where}: id {record.id} is also that of {places[record.id]}: make ids unique")
+            places[record.id] = row.where
+            records.append(record)
         except NoExpertError as reason:
             first = first or row.where
             left_out[str(reason)] += 1

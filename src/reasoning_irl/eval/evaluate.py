@@ -66,7 +66,8 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
         raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
-    refuse_to_overwrite(output_dir, [TRACES_FILE, METRICS_FILE])
+    if not (output_dir / PARTIAL_FILE).is_file():  # it is removed last
+        refuse_to_overwrite(output_dir, [TRACES_FILE, METRICS_FILE])
     dataset = load_dataset_config(run_dir)
     source = config.policy_path or policy_of(newest_checkpoint(run_dir))
     if source is None:
@@ -86,8 +87,9 @@ def run_evaluation(config: EvalConfig) -> Metrics:
         "seconds": round(time.perf_counter() - started, 2),
         "tokens_per_second": tokens_per_second,
     }
+    partial.write(output_dir / TRACES_FILE, [record.id for record in records])
     write_metrics(output_dir / METRICS_FILE, metrics)
-    partial.finish(output_dir / TRACES_FILE, [record.id for record in records])
+    partial.remove()
     return metrics
 
 

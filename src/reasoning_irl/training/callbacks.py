@@ -1,12 +1,20 @@
-"""Trainer callbacks: a local log with one JSON line per logged step, and a time limit."""
+"""Trainer callbacks: a local log with one JSON line per logged step, a time limit, SIGTERM, non-finite gradients."""
 
 import json
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.log import logger
+
+MOST_NON_FINITE = 5  # steps in a row whose gradient is not finite
 
 
 def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) -> None:
@@ -52,3 +60,64 @@ class TimeLimit(TrainerCallback):
     ) -> None:
         if time.perf_counter() - self._start >= self._seconds:
             control.should_save = control.should_training_stop = True
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM, ends training after the current step with a checkpoint, and the process with exit code 143.
+
+    Slurm sends it before it takes a node away; the run goes on with training.resume=true.
+    """
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._before: Any = None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        logger.warning("SIGTERM: training ends after this step, with a checkpoint")
+        self._is_asked = True
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        if self._is_asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        if self._is_asked:
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+class SkipNonFinite(TrainerCallback):
+    """Drops a gradient that is not finite, so that the weights stay as they are; ends training after some in a row."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        model: nn.Module,
+        **_: Any,
+    ) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        model.zero_grad(set_to_none=True)
+        logger.warning("step %d changes nothing: its gradient is not finite", state.global_step + 1)
+        if self._in_a_row == MOST_NON_FINITE:
+            raise UserError(
+                f"the gradients of {MOST_NON_FINITE} steps in a row, up to step {state.global_step + 1}, are not "
+                "finite: lower training.learning_rate, or look at the data; earlier checkpoints are whole"
+            )

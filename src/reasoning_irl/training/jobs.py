@@ -352,7 +352,7 @@ def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Star
 
 
 def _rows(records: Sequence[Record]) -> Dataset:
-    """`index` is a record's place among the experts; ids may repeat in a user's file."""
+    """`index` is a record's place among the experts."""
     return Dataset.from_list([{**record.as_row(), "index": index} for index, record in enumerate(records)])
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer
 
+from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 
 
@@ -23,6 +25,11 @@ class WholeCheckpoints(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
+        if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+            raise UserError(
+                f"step {self.state.global_step}: weights are not finite, and are not saved; lower "
+                "training.learning_rate, or resume an earlier checkpoint"
+            )
         self._is_saving = True
         try:
             super()._save_checkpoint(model, trial)

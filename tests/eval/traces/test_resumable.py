@@ -21,7 +21,8 @@ def test_rows_are_read_back_in_the_order_asked_for(tmp_path: Path) -> None:
     for problem in "bca":
         partial.add(rows(problem))
     assert list(partial.rows(["a", "b"])) == [*rows("a"), *rows("b")]
-    partial.finish(tmp_path / "traces.jsonl", ["c", "a", "b"])
+    partial.write(tmp_path / "traces.jsonl", ["c", "a", "b"])
+    partial.remove()
     assert read_rows(tmp_path / "traces.jsonl") == [*rows("c"), *rows("a"), *rows("b")]
     assert not (tmp_path / "new/partial.jsonl").exists()
 

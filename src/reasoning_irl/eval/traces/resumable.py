@@ -65,8 +65,8 @@ class PartialTraces:
                     file.seek(offset)
                     yield json.loads(file.read(length))
 
-    def finish(self, target: Path, problems: Sequence[str]) -> None:
-        """Writes the rows of these problems, in the given order, to the final file and deletes the partial one."""
+    def write(self, target: Path, problems: Sequence[str]) -> None:
+        """Writes the rows of these problems, in the given order, to the final file."""
         part = target.with_name(f".{target.name}.part")
         with part.open("wb") as out, self._path.open("rb") as file:
             for problem in problems:
@@ -74,4 +74,7 @@ class PartialTraces:
                     file.seek(offset)
                     out.write(file.read(length))
         part.replace(target)
+
+    def remove(self) -> None:
+        """Deletes the partial file: the evaluation is finished, and cannot be resumed."""
         self._path.unlink()
