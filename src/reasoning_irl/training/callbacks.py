@@ -106,9 +106,9 @@ class SkipNonFinite(TrainerCallback):
         args: TrainingArguments,  # noqa: ARG002
         state: TrainerState,
         control: TrainerControl,  # noqa: ARG002
-        model: nn.Module,
-        **_: Any,
+        **more: Any,
     ) -> None:
+        model: nn.Module = more["model"]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             self._in_a_row = 0
