@@ -430,13 +430,14 @@ def test_gradient_accumulation_does_not_change_the_step(run: Run) -> None:
         [],
         ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.beta=0.1", "training.learning_rate=0.01"],
         ["training.num_iterations=2", "training.gradient_accumulation_steps=2"],
+        ["dataset.n_train=4"],  # two steps per epoch
     ],
-    ids=["weights", "adapters", "iterations"],
+    ids=["weights", "adapters", "iterations", "epochs"],
 )
 def test_resumed_run_equals_an_uninterrupted_one(run: Run, overrides: list[str]) -> None:
     """Both models, their optimisers, the expert stream, the replay buffer and all random states are restored.
 
-    Trap: the library takes the reward model's adapter for the policy's.
+    Traps: the library takes the reward model's adapter for the policy's, and repeats the first epoch's order.
     """
     steps = ["training.max_steps=4", "training.save_steps=2", "training.completions_steps=1", *overrides]
     straight = run("straight", *steps)
@@ -483,6 +484,15 @@ class Planted:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self._path,)
+
+
+def test_finished_run_is_not_trained_further_when_it_is_resumed(run: Run) -> None:
+    """Trap: the library makes one step more if it was killed between its last checkpoint and its end."""
+    checkpoint = run("done")
+    before = (checkpoint / "checkpoint.json").read_bytes()
+    assert run("done", "training.resume=true") == checkpoint
+    assert (checkpoint / "checkpoint.json").read_bytes() == before
+    assert [path.name for path in checkpoint.parent.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_time_limit_ends_with_a_checkpoint(run: Run) -> None:

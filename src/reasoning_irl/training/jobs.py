@@ -61,6 +61,7 @@ from reasoning_irl.utils.run_folder import (
     newest_checkpoint,
     record_resumed,
     record_run,
+    step_of,
     trim_rows,
 )
 
@@ -77,12 +78,15 @@ class Started:
     data: TrainData
     source: str  # the folder or hub name that the policy starts from; of an offline run, the reward model
     tokenizer: PreTrainedTokenizerBase  # of `source`
+    finished: Path | None  # the last checkpoint, if there is nothing left to train; the library would make a step more
 
 
 def train_airl(config: schema.IRLTrainConfig) -> Path:
     """Runs adversarial IRL and returns the last checkpoint's folder."""
     _check_continued(config)
     started = _start(config)
+    if started.finished:
+        return started.finished
     check_prompt_lengths(started.tokenizer, started.data.heldout, config.training.max_prompt_length)
     reward_tokenizer, bridge = _bridge(config, started)
     source = _warm_start(config, started)
@@ -120,6 +124,8 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
 def train_sft(config: schema.SFTTrainConfig) -> Path:
     """Fine-tunes on the experts' demonstrations and returns the checkpoint's folder."""
     started = _start(config)
+    if started.finished:
+        return started.finished
     model = _policy(config, _warm_start(config, started))
     with wandb_run(config, "train", started.run_dir):
         return run_sft(
@@ -137,6 +143,8 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
 def train_grpo(config: schema.GRPOTrainConfig) -> Path:
     """Runs GRPO on verifiable rewards and returns the last checkpoint's folder."""
     started = _start(config)
+    if started.finished:
+        return started.finished
     source = _warm_start(config, started)
     is_unsloth, tokenizer = config.model.backend == schema.Backend.unsloth, started.tokenizer
     if is_unsloth and tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -222,7 +230,7 @@ def _start(config: schema.TrainConfig) -> Started:
         if checkpoint is None:
             logger.warning("%s has no checkpoint to resume from: it starts from the beginning again", run_dir)
         for name in (TRAIN_LOG, COMPLETIONS_FILE):
-            trim_rows(run_dir / name, int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+            trim_rows(run_dir / name, step_of(checkpoint) if checkpoint else -1)
     else:
         record_run(config, run_dir)
     set_seed(config.seed)
@@ -234,7 +242,8 @@ def _start(config: schema.TrainConfig) -> Started:
         source = policy_source(config.model, config.dataset.max_value, run_dir)
         tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
-    return Started(run_dir, checkpoint, data, source, tokenizer)
+    is_finished = checkpoint is not None and step_of(checkpoint) >= training.max_steps
+    return Started(run_dir, checkpoint, data, source, tokenizer, checkpoint if is_finished else None)
 
 
 def _experts(

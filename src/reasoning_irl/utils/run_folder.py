@@ -118,6 +118,10 @@ def find_checkpoint(run_dir: Path, *, to_resume: bool = False) -> Path | None:
     return None
 
 
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
     """What a checkpoint lacks, as a phrase, or None if it is whole."""
     manifest = checkpoint / MANIFEST
@@ -150,11 +154,11 @@ def publish_checkpoint(part: Path, target: Path) -> None:
 def trim_rows(path: Path, last_step: int) -> None:
     """Removes the rows of a log that are of steps after `last_step`, which will be made again, and a torn last row."""
     if path.is_file():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _step_of(line) <= last_step]
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _row_step(line) <= last_step]
         write_lines_atomically(path, kept)
 
 
-def _step_of(line: str) -> float:
+def _row_step(line: str) -> float:
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
