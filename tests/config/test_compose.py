@@ -13,10 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from reasoning_irl.config import register, schema
 from reasoning_irl.config.compose import CONFIGS, SCHEMAS, load_dataset_config
 from reasoning_irl.config.main import explain
+from reasoning_irl.config.schema import EvalConfig
 from reasoning_irl.config.validate import known_keys
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.run_folder import record_run
 from tests.helpers.commands import REPOSITORY, run_python
-from tests.helpers.configs import compose_any
+from tests.helpers.configs import compose_any, compose_config, compose_tiny
 
 SRC = REPOSITORY / "src" / "reasoning_irl"
 MAIN_CONFIGS = sorted(path.stem for path in CONFIGS.glob("config_*.yaml"))
@@ -235,3 +237,27 @@ def test_dataset_config_is_read_from_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("dataset: {name: arithmetic, max_value: many}\n")
     with pytest.raises(UserError, match=r"`dataset` cannot be read: .*'many'"):
         load_dataset_config(tmp_path)
+
+
+@pytest.mark.parametrize("added", ["+foo=1", "+model.clasifier_loss=wgan", "+model.embedded.x=2", "+new.group.key=1"])
+def test_keys_that_are_added_but_unknown_are_refused(added: str) -> None:
+    """Trap: Hydra takes a mistyped key with + in front of it, and nothing reads it."""
+    key = added[1:].partition("=")[0]
+    named = "new" if key == "new.group.key" else key  # a group is named, not what is in it
+    with pytest.raises(ConfigError, match=re.escape(f"there is no key {named}")):
+        compose_any("config_irl_train", added)
+
+
+def test_mistyped_added_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean model\.classifier_loss\?"):
+        compose_any("config_irl_train", "+model.clasifier_loss=wgan")
+
+
+def test_a_run_is_sampled_with_the_lengths_that_it_was_trained_with(tmp_path: Path) -> None:
+    """Trap: a run trained on long traces, sampled with the short ones of the embedded default, is always wrong."""
+    record_run(compose_tiny(["training.max_completion_length=77", "training.max_prompt_length=55"]), tmp_path)
+    for name in ("config_eval", "base/eval"):
+        sampling = compose_config(name, EvalConfig, f"run_dir={tmp_path}").sampling
+        assert (sampling.max_prompt_length, sampling.max_completion_length) == (55, 77)
+    given = compose_config("config_eval", EvalConfig, f"run_dir={tmp_path}", "sampling.max_completion_length=5")
+    assert given.sampling.max_completion_length == 5

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from reasoning_irl.config.main import check_config_name
+from reasoning_irl.utils.errors import ConfigError
 from tests.helpers.commands import REPOSITORY, run_python
 from tests.helpers.configs import config_error
 
@@ -136,3 +138,13 @@ def test_checking_a_config_does_not_import_torch(tmp_path: Path) -> None:
     done = run_python(script, "seed=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[] 5"
+
+
+@pytest.mark.parametrize("words", [["--config-path=configs/qwen3b"], ["seed=1", "--config-path", "configs/qwen3b"]])
+def test_config_path_alone_names_the_configs_of_the_folder(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: the embedded default would run, whatever the folder is."""
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ConfigError, match=r"--config-name too: one of 3B_1B_config_eval, "):
+        check_config_name(words, "config_irl_train")
+    check_config_name([*words, "--config-name=3B_1B_config_eval"], "config_irl_train")
+    check_config_name(["seed=1"], "config_irl_train")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_irl.config import schema
-from reasoning_irl.config.validate import validate
+from reasoning_irl.config.validate import nearest_key, unknown_keys, validate
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, load_run_config
 
@@ -57,6 +57,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
     OmegaConf.register_new_resolver("run_to_score", run_to_score, replace=True)
     OmegaConf.register_new_resolver("scored_dir", scored_dir, replace=True)
+    OmegaConf.register_new_resolver("of_run", of_run, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda folder: Path(folder).name, replace=True)
 
 
@@ -75,6 +76,13 @@ def run_suffix() -> str:
         elif hydra.mode == RunMode.MULTIRUN and key != "scale":
             words.append(re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}").strip("-"))
     return "".join(f"_{word}" for word in words)
+
+
+def of_run(run_dir: str, key: str, otherwise: int) -> int:
+    """A value of a run's `training` section; `otherwise` if there is no such run, which is reported later."""
+    path = Path(run_dir) / CONFIG_FILE
+    found = OmegaConf.select(load_run_config(Path(run_dir)), f"training.{key}") if path.is_file() else None
+    return otherwise if found is None else int(found)
 
 
 def run_to_score(folder: str | None = None, *, _root_: DictConfig) -> str | None:
@@ -104,6 +112,8 @@ def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
     config = OmegaConf.to_object(composed)
     if not isinstance(config, expected):
         raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: run it with that script")
+    for key in unknown_keys(composed, type(config)):  # added with +key=value, which Hydra allows
+        raise ConfigError(f"there is no key {key}{nearest_key(key, type(config))}")
     validate(config)
     return config
 

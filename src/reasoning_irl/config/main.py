@@ -1,11 +1,11 @@
 """The entry point shared by all scripts: compose, validate and run; user errors are printed as one line."""
 
-import difflib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,8 +19,8 @@ from omegaconf.errors import (
 )
 
 from reasoning_irl.config.compose import CONFIGS, register, to_config
-from reasoning_irl.config.validate import known_keys
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.config.validate import nearest_key
+from reasoning_irl.utils.errors import ConfigError, UserError
 
 
 def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
@@ -44,11 +44,30 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on to us
             with nullcontext() if shows_trace else _one_line(*expected):
+                check_config_name(sys.argv[1:], config_name)
                 entry()
 
         return main
 
     return decorate
+
+
+def check_config_name(arguments: Sequence[str], default: str) -> None:
+    """Raises ConfigError for --config-path without --config-name, which would run the embedded default.
+
+    A folder may have a config of its own with the `default` name.
+    """
+    options = [argument.partition("=")[0] for argument in arguments]
+    if not {"--config-path", "-cp"} & set(options) or {"--config-name", "-cn"} & set(options):
+        return
+    at = next(n for n, option in enumerate(options) if option in ("--config-path", "-cp"))
+    _, joined, folder = arguments[at].partition("=")
+    folder = folder if joined else "".join(arguments[at + 1 : at + 2])
+    if (Path(folder) / f"{default}.yaml").is_file():
+        return
+    names = sorted(path.stem for path in Path(folder).glob("*.yaml"))
+    listed = f"one of {', '.join(names)}" if names else "a file in that folder"
+    raise ConfigError(f"--config-path={folder} needs --config-name too: {listed}")
 
 
 @contextmanager
@@ -71,7 +90,7 @@ def explain(error: Exception, *expected: type) -> str:
         if isinstance(cause, MissingConfigException):
             return _missing_config(cause)
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
-            return f"there is no key {cause.full_key}{_nearest(cause.full_key, *expected)}"
+            return f"there is no key {cause.full_key}{nearest_key(cause.full_key, *expected)}"
         if isinstance(cause, InterpolationResolutionError) and "recursi" in str(cause.msg).lower():
             return "run_dir and wandb.run_name are derived from each other: set run_dir=FOLDER"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -88,14 +107,6 @@ def _missing_config(error: MissingConfigException) -> str:
         group, _, choice = str(name).rpartition("/")
         return f"{group}={choice} does not exist: choose {group} from {', '.join(error.options)}"
     return f"there is no config {name}: set --config-name to a file in the --config-path folder, without .yaml"
-
-
-def _nearest(key: str, *expected: type) -> str:
-    keys = list(dict.fromkeys(known for node in expected for known in known_keys(node)))
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    if not close:  # right name, wrong place
-        close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]
-    return f"; did you mean {close[0]}?" if close else f"; see --cfg job for all {len(keys)} keys"
 
 
 def _chain(error: BaseException | None) -> Iterator[Any]:

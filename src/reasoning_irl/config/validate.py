@@ -4,10 +4,13 @@ They run before torch is imported, so that a mistake shows within a second and n
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from reasoning_irl.config import schema
 from reasoning_irl.utils.errors import ConfigError
@@ -42,6 +45,32 @@ def known_keys(node: type) -> Iterator[str]:
             yield from (f"{field.name}.{key}" for key in known_keys(field.type))
         else:
             yield field.name
+
+
+def unknown_keys(composed: DictConfig, node: type) -> Iterator[str]:
+    """Yields the dotted names of a composed config's keys that its schema lacks."""
+    known = set(known_keys(node))
+    groups = {key.rpartition(".")[0] for key in known} - {""}
+    groups |= {group.rpartition(".")[0] for group in groups} - {""}
+
+    def inside(value: Any, prefix: str) -> Iterator[str]:
+        for name, inner in value.items():
+            key = f"{prefix}{name}"
+            if key in groups and isinstance(inner, dict):
+                yield from inside(inner, f"{key}.")
+            elif key not in known:
+                yield key
+
+    yield from inside(OmegaConf.to_container(composed), "")
+
+
+def nearest_key(key: str, *expected: type) -> str:
+    """The end of an error line about a key that does not exist: the key that may be meant."""
+    keys = list(dict.fromkeys(known for node in expected for known in known_keys(node)))
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not close:  # right name, wrong place
+        close = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]][:1]
+    return f"; did you mean {close[0]}?" if close else f"; see --cfg job for all {len(keys)} keys"
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -39,15 +39,14 @@ from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
+    PARTIAL_FILE,
     REWARD_MODEL,
     TRACES_FILE,
+    check_not_evaluated,
     load_run_config,
     newest_checkpoint,
     policy_of,
-    refuse_to_overwrite,
 )
-
-PARTIAL_FILE = "traces.partial.jsonl"
 
 # What each algorithm learns from.
 SUPERVISION = {
@@ -66,8 +65,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
         raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
-    if not (output_dir / PARTIAL_FILE).is_file():  # it is removed last
-        refuse_to_overwrite(output_dir, [TRACES_FILE, METRICS_FILE])
+    check_not_evaluated(output_dir)
     dataset = load_dataset_config(run_dir)
     source = config.policy_path or policy_of(newest_checkpoint(run_dir))
     if source is None:

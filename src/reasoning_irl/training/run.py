@@ -14,6 +14,7 @@ from reasoning_irl.config.schema import (
 )
 from reasoning_irl.models.backend import prepare_backend
 from reasoning_irl.tracking import check_login
+from reasoning_irl.utils.run_folder import check_run_folder
 
 NAMES = {
     Algorithm.airl: "adversarial IRL (demonstrations)",
@@ -29,6 +30,7 @@ def run_training(config: TrainConfig) -> Path:
     model = config.model.reward_name if isinstance(config, OfflineTrainConfig) else config.model.policy_name
     print(f"{NAMES[config.algorithm]}: {model} on {config.dataset.name}, into {run_dir}")
     check_login(config.wandb)
+    check_run_folder(Path(run_dir), resume=config.training.resume)
     prepare_backend(config)  # before anything imports transformers
     from reasoning_irl.training.jobs import train_airl, train_grpo, train_offline, train_sft
 

@@ -19,6 +19,7 @@ CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
 REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
 TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
+PARTIAL_FILE = "traces.partial.jsonl"  # samples of an evaluation that is not finished
 SKIPPED_FILE = "skipped.jsonl"  # rows of a traces file that an evaluation skipped
 PLANTED_FILE = "planted.jsonl"  # scored expert traces with one planted error, for the report
 
@@ -199,6 +200,12 @@ def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
                 f"{Path(folder) / name} already exists and would be overwritten: choose another output_dir=... "
                 "or remove it"
             )
+
+
+def check_not_evaluated(folder: Path) -> None:
+    """Raises UserError if the folder has the samples of a finished evaluation; an unfinished one can go on."""
+    if not (folder / PARTIAL_FILE).is_file():  # it is removed last
+        refuse_to_overwrite(folder, [TRACES_FILE, METRICS_FILE])
 
 
 def write_atomically(path: Path, text: str) -> None:
