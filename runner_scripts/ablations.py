@@ -25,14 +25,13 @@ from typing import TextIO
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, only runner_scripts/ is on the path
 from figures.ablation_table import DEFAULT, report
 from reasoning_irl.utils.errors import UserError
-from reasoning_irl.utils.run_folder import CONFIG_FILE, METRICS_FILE, TRACES_FILE
+from reasoning_irl.utils.run_folder import CONFIG_FILE, METRICS_FILE, TRACES_FILE, find_checkpoint
 from runner_scripts.reproduce import (
     EVALUATED,
     ROOT,
     Command,
     composed,
     has_last_checkpoint,
-    last_file,
     metrics_of,
     shown,
 )
@@ -92,7 +91,7 @@ def commands_of(name: str, seed: int) -> list[Command]:
     """
     folder, sft, metrics = folder_of(name, seed), folder_of(SFT, seed), metrics_of(folder_of(name, seed))
     is_scored = EVALUATED["evaluate_irl"] in metrics
-    # The traces are written after the metrics.
+    # A run of an older version has metrics before its traces.
     is_sampled = is_scored or (EVALUATED["evaluate"] in metrics and (folder / TRACES_FILE).is_file())
     is_trained = is_sampled or has_last_checkpoint(folder, composed("config_irl_train"))
     train = [f"seed={seed}", f"training.output_dir={folder}", "warm_start.enabled=false"]
@@ -172,10 +171,11 @@ def run(arguments: Sequence[str], log: TextIO) -> bool:
 
 def remove_unfinished(training: Command) -> None:
     """Removes what a killed training left, so that it can start anew; keeps any finished checkpoint and any result."""
-    folder, script = training.run_dir, Path(training.arguments[0])
-    finished = f"checkpoint-*/{last_file(composed(f'config_{script.stem}'))}"
-    kept = [path for name in (finished, METRICS_FILE, TRACES_FILE) for path in folder.glob(name)]
-    if (folder / CONFIG_FILE).is_file() and not kept:
+    folder = training.run_dir
+    is_kept = find_checkpoint(folder) is not None or any(
+        (folder / name).is_file() for name in (METRICS_FILE, TRACES_FILE)
+    )
+    if (folder / CONFIG_FILE).is_file() and not is_kept:
         shutil.rmtree(folder)
 
 

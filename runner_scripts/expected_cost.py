@@ -15,13 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, only runner_scripts/ is on the path
 from reasoning_irl.config import schema
-from runner_scripts.experiments import GIB, SHAPES, Shape, evaluation_config, experiments, training_config
+from runner_scripts.experiments import FOUR_BIT, GIB, SHAPES, Shape, evaluation_config, experiments, training_config
 
 MEASURED = Path(__file__).with_name("training_memory.json")
 FLOPS = 0.4 * 312e12  # the share of an A100's bfloat16 peak that training reaches
 BANDWIDTH = 0.75 * 2.0e12  # bytes/s, of an 80 GB A100
 LAUNCH = 0.8e-3  # s per layer and generated token, without vLLM or CUDA graphs
-FOUR_BIT = 0.516  # bytes per weight in NF4 with double quantisation
 DEQUANTISED = FOUR_BIT + 2 * 2  # bytes moved per weight: read in 4 bits, written and read in bfloat16
 OVERHEAD = 2 * GIB  # CUDA context and fragmentation
 PROMPT, COMPLETION, LONGEST = 180, 250, 600  # tokens: means on GSM8K, and the longest completion in a batch

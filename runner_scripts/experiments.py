@@ -10,6 +10,7 @@ from reasoning_irl.config import register, schema, to_config
 from reasoning_irl.config.compose import CONFIGS
 
 GIB = 2**30
+FOUR_BIT = 0.516  # bytes per weight in NF4 with double quantisation
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from reasoning_irl.config.compose import CONFIGS, SCRIPTS
 from reasoning_irl.config.main import explain
 from reasoning_irl.config.validate import known_keys
 from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.run_folder import damage_of
 
 ROOT = Path(__file__).resolve().parents[1]
 AIRL = [
@@ -197,14 +198,10 @@ def shown(command: Command) -> str:
     return shlex.join(["python", *command.arguments] if command.arguments[0].endswith(".py") else command.arguments)
 
 
-def last_file(config: Any) -> str:
-    """The file of a checkpoint that the trainer writes last: the folder alone may be incomplete."""
-    return "discriminator_state.pt" if isinstance(config, schema.IRLTrainConfig) else "trainer_state.json"
-
-
 def has_last_checkpoint(run_dir: Path, config: Any) -> bool:
     """Whether a training run reached its last step and saved it."""
-    return (run_dir / f"checkpoint-{config.training.max_steps}" / last_file(config)).is_file()
+    last = run_dir / f"checkpoint-{config.training.max_steps}"
+    return last.is_dir() and damage_of(last, to_resume=False) is None
 
 
 def metrics_of(run_dir: Path) -> dict[str, Any]:

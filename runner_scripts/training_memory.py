@@ -42,10 +42,9 @@ from reasoning_irl.models.logprobs import token_logps, with_fused_head
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin
 from reasoning_irl.training.losses import token_policy_loss
-from runner_scripts.experiments import GIB, SHAPES, Shape, experiments, training_config
+from runner_scripts.experiments import FOUR_BIT, GIB, SHAPES, Shape, experiments, training_config
 
 MEASURED = Path(__file__).with_suffix(".json")
-FOUR_BIT = 0.516  # bytes per weight in NF4 with double quantisation
 # Bytes of AdamW's two moments per trained weight. A paged optimiser may move them to the CPU; it need not.
 MOMENTS = {
     schema.Optimizer.adamw_torch: 8,
@@ -236,8 +235,10 @@ def _discriminator(config: schema.IRLTrainConfig, tracker: MemoryTracker) -> Dis
     model = config.model
     name = model.reward_name or model.policy_name
     backbone = build(AutoModelForTokenClassification, name, model.reward_lora, TaskType.TOKEN_CLS, model.load_in_4bit)
-    spec = RewardSpec(schema.RewardHead.plain, model.reward_granularity, model.reward_interval)
-    reward_model = RewardModel(backbone, None, spec, TOKENIZER, torch.bfloat16)
+    spec = RewardSpec(
+        schema.RewardHead.plain, model.reward_granularity, model.reward_interval, dtype=schema.Dtype.bfloat16
+    )
+    reward_model = RewardModel(backbone, None, spec, TOKENIZER)
     if config.training.gradient_checkpointing:
         reward_model.checkpoint_layers()
     without_storage(reward_model, tracker)
@@ -273,7 +274,7 @@ def settings_of(config: schema.PolicyTrainConfig) -> dict[str, Any]:
     """All settings on which the memory depends: a stored measurement is of these."""
     model, training = config.model, config.training
     found: dict[str, Any] = {
-        "policy": [model.policy_name, model.policy_lora.rank, model.load_in_4bit],
+        "policy": [model.policy_name, model.policy_lora.rank, model.load_in_4bit, model.dtype.value],
         "rows": training.per_device_train_batch_size,
         "length": [training.max_prompt_length, training.max_completion_length],
         "checkpointed": training.gradient_checkpointing,
@@ -284,7 +285,7 @@ def settings_of(config: schema.PolicyTrainConfig) -> dict[str, Any]:
         found["reward"] = [reward.reward_name, reward.reward_lora.rank, reward.reward_head.value]
         found["update"] = [reward.reward_batch_size, reward.reward_policy_batch_size, reward.reward_micro_batch_size]
         found["loss"] = [reward.classifier_loss.value, reward.num_neg_perturbations_per_expert]
-        found["expert_in_group"] = reward.add_expert_to_policy_optim
+        found["expert_in_group"] = [reward.add_expert_to_policy_optim, config.training.num_generations]
     return found
 
 

@@ -59,18 +59,22 @@ def test_evaluation_killed_between_its_two_files_can_be_finished(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_evaluation(config_of(run_dir, tmp_path / "straight"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
     for call in ("write_metrics", "PartialTraces.remove"):
-
-        def killed(*_: object) -> None:
-            raise KeyboardInterrupt
-
         out = tmp_path / call
         with monkeypatch.context() as patched:
             patched.setattr(f"reasoning_irl.eval.evaluate.{call}", killed)
             with pytest.raises(KeyboardInterrupt):
                 run_evaluation(config_of(run_dir, out))
-        found = run_evaluation(config_of(run_dir, out))
-        assert found["pass@1"] == expected["pass@1"]
+        if call == "write_metrics":
+            run_evaluation(config_of(run_dir, out))
+        else:  # all was written
+            with pytest.raises(UserError, match="already exists"):
+                run_evaluation(config_of(run_dir, out))
+        assert json.loads((out / "metrics.json").read_text())["pass@1"] == expected["pass@1"]
         assert (out / "traces.jsonl").read_bytes() == (tmp_path / "straight/traces.jsonl").read_bytes()
         assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "traces.jsonl"]
 

@@ -109,9 +109,9 @@ def test_bfloat16_computes_layers_and_trains_in_float32(
     tmp_path: Path,
 ) -> None:
     """Traps: a head in bfloat16, whose small updates are rounded away; other logits after loading."""
-    spec = RewardSpec(head, Granularity.dense, 5)
+    spec = RewardSpec(head, Granularity.dense, 5, dtype=Dtype.bfloat16)
     reference = build_reward_model(str(embedded_folder), spec, tokenizer).eval()
-    model = build_reward_model(str(embedded_folder), spec, tokenizer, frozen=rank > 0, dtype=Dtype.bfloat16)
+    model = build_reward_model(str(embedded_folder), spec, tokenizer, frozen=rank > 0)
     model.backbone = with_lora(model.backbone, LoraSettings(rank, 4), TaskType.TOKEN_CLS)
     model.backbone.load_state_dict(
         {name: value for name, value in reference.backbone.state_dict().items() if "score" in name}, strict=False
@@ -136,7 +136,7 @@ def test_bfloat16_computes_layers_and_trains_in_float32(
     used = torch.cat([p.grad.flatten() for p in trained if p.grad is not None]) != 0
     assert (moved[used] != 0).float().mean() > 0.99
     model.save(tmp_path)
-    loaded = load_reward_model(tmp_path, tokenizer, dtype=Dtype.bfloat16)
+    loaded = load_reward_model(tmp_path, tokenizer)  # which knows its dtype
     assert {p.dtype for p in loaded.parameters() if p.requires_grad} == {torch.float32}
     with torch.no_grad():
         torch.testing.assert_close(loaded(batch)[read], model(batch)[read], rtol=1e-2, atol=2e-3)

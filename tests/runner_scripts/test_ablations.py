@@ -129,18 +129,18 @@ class TestProgress:
     def test_commands_are_done_in_order(self, folder: Path) -> None:
         assert self.done() == [False, False, False]
         write(folder, "config.yaml", "checkpoint-50/trainer_state.json")
-        assert self.done() == [False, False, False]  # the discriminator's state is written last
-        write(folder, "checkpoint-50/discriminator_state.pt")
+        assert self.done() == [False, False, False]  # no weights
+        write(folder, "checkpoint-50/model.safetensors")
         assert self.done() == [True, False, False]
         write_metrics(folder, *SAMPLED)
-        assert self.done() == [True, False, False]  # the traces are written after the metrics
+        assert self.done() == [True, False, False]  # as an older version leaves them
         write(folder, "traces.jsonl")
         assert self.done() == [True, True, False]
         write_metrics(folder, *SCORED)
         assert self.done() == [True, True, True]
 
     def test_checkpoint_of_an_earlier_step_is_not_the_end(self, folder: Path) -> None:
-        write(folder, "checkpoint-25/discriminator_state.pt")
+        write(folder, "checkpoint-25/model.safetensors")
         assert self.done() == [False, False, False]
 
     def test_evaluated_run_needs_no_checkpoint(self, folder: Path) -> None:
@@ -150,12 +150,12 @@ class TestProgress:
 
     def test_sft_is_done_at_its_last_step(self) -> None:
         folder = ablations.folder_of(ablations.SFT, 0)
-        write(folder, "checkpoint-100/trainer_state.json")
+        write(folder, "checkpoint-100/model.safetensors")
         assert not ablations.sft_command(0).is_done
-        write(folder, "checkpoint-600/trainer_state.json")
+        write(folder, "checkpoint-600/model.safetensors")
         assert ablations.sft_command(0).is_done
 
-    @pytest.mark.parametrize("left", [[], ["train_log.jsonl"], ["checkpoint-50/trainer_state.json"]])
+    @pytest.mark.parametrize("left", [[], ["train_log.jsonl"], ["checkpoint-50/optimizer.pt"]])
     def test_killed_training_is_removed(self, folder: Path, left: list[str]) -> None:
         write(folder, "config.yaml", *left)
         ablations.remove_unfinished(ablations.commands_of("default", 0)[0])
@@ -164,7 +164,7 @@ class TestProgress:
     @pytest.mark.parametrize(
         "files",
         [
-            ["config.yaml", "checkpoint-25/discriminator_state.pt"],
+            ["config.yaml", "checkpoint-25/model.safetensors"],
             ["config.yaml", "metrics.json"],
             ["config.yaml", "traces.jsonl"],
             ["notes.txt"],
@@ -178,7 +178,7 @@ class TestProgress:
 
     def test_sft_with_a_checkpoint_is_kept(self) -> None:
         folder = ablations.folder_of(ablations.SFT, 0)
-        write(folder, "config.yaml", "checkpoint-600/trainer_state.json")
+        write(folder, "config.yaml", "checkpoint-600/model.safetensors")
         ablations.remove_unfinished(ablations.sft_command(0))
         assert folder.exists()
 
@@ -200,10 +200,10 @@ class FakeJobs:
             return False
         match call[1]:
             case "sft_train":
-                write(folder, "config.yaml", "checkpoint-600/trainer_state.json")
+                write(folder, "config.yaml", "checkpoint-600/model.safetensors")
             case "irl_train":
                 assert not folder.exists(), "a training never starts in an existing folder"
-                write(folder, "config.yaml", "checkpoint-50/discriminator_state.pt")
+                write(folder, "config.yaml", "checkpoint-50/model.safetensors")
             case "evaluate":
                 write(folder, "traces.jsonl")
                 write_metrics(folder, *SAMPLED)
@@ -247,8 +247,8 @@ def test_every_seed_is_started_once_and_a_second_call_runs_nothing(
 
 
 def test_killed_run_goes_on_where_it_was(jobs: FakeJobs, here: Path) -> None:
-    write(here / "sft_seed0", "config.yaml", "checkpoint-600/trainer_state.json")
-    write(here / "default_seed0", "config.yaml", "checkpoint-50/discriminator_state.pt", "traces.partial.jsonl")
+    write(here / "sft_seed0", "config.yaml", "checkpoint-600/model.safetensors")
+    write(here / "default_seed0", "config.yaml", "checkpoint-50/model.safetensors", "traces.partial.jsonl")
     write(here / "plain_head_seed0", "config.yaml", "train_log.jsonl")
     assert ablations.main(["--seeds", "0", *TWO]) == 0
     assert jobs.calls == [("default_seed0", job) for job in JOBS[1:]] + [("plain_head_seed0", job) for job in JOBS]

@@ -84,23 +84,23 @@ class TestProgress:
 
     def test_run_is_done_at_its_last_step(self) -> None:
         (self.run_dir / "config.yaml").touch()
-        self.checkpoint(1, "trainer_state.json", "discriminator_state.pt")
+        self.checkpoint(1, "trainer_state.json", "model.safetensors")
         assert self.done() == [False] * 3
         assert "training.resume=true" in self.commands()[0].arguments
-        self.checkpoint(2, "trainer_state.json", "discriminator_state.pt")
+        self.checkpoint(2, "trainer_state.json", "model.safetensors")
         assert self.done() == [True, False, False]
         assert "training.resume=true" not in self.commands()[0].arguments
 
     def test_run_is_resumed_for_more_steps(self) -> None:
         (self.run_dir / "config.yaml").touch()
-        self.checkpoint(2, "trainer_state.json", "discriminator_state.pt")
+        self.checkpoint(2, "trainer_state.json", "model.safetensors")
         (train, *_) = self.commands(overrides=[*SMOKE, "training.max_steps=4"])
         assert not train.is_done
         assert "training.resume=true" in train.arguments
 
     def test_half_written_checkpoint_is_not_done(self) -> None:
         (self.run_dir / "config.yaml").touch()
-        self.checkpoint(2, "trainer_state.json")  # the discriminator's state is written last
+        self.checkpoint(2, "trainer_state.json")  # no weights
         assert self.done() == [False] * 3
 
     def test_run_without_a_checkpoint_is_moved_and_started_again(self) -> None:
@@ -111,7 +111,7 @@ class TestProgress:
         assert "training.resume=true" not in train.arguments
 
     def test_evaluations_are_done_if_their_metrics_exist(self) -> None:
-        self.checkpoint(2, "trainer_state.json", "discriminator_state.pt")
+        self.checkpoint(2, "trainer_state.json", "model.safetensors")
         metrics = self.run_dir / "metrics.json"
         metrics.write_text(json.dumps({"n_problems": 8}))
         assert self.done() == [True, True, False]

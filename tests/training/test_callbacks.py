@@ -16,6 +16,7 @@ from reasoning_irl.training import jobs
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import newest_checkpoint
 from tests.helpers.configs import compose_config
+from tests.helpers.traces import read_rows
 
 Train = Callable[..., Path]
 
@@ -57,16 +58,42 @@ def test_sigterm_saves_and_exits_with_its_own_code(
     assert ended.value.code == 143
     assert newest_checkpoint(tmp_path / "run").name == "checkpoint-3"
     assert signal.getsignal(signal.SIGTERM) is before
+    assert [row["step"] for row in read_rows(tmp_path / "run/train_log.jsonl")] == [1, 2, 3]
     assert train("training.max_steps=5", "training.resume=true").name == "checkpoint-5"
+    assert [row["step"] for row in read_rows(tmp_path / "run/train_log.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_sigterm_is_as_before_after_an_error(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a process that swallows SIGTERM for ever."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fail(_: torch.nn.Module) -> None:
+        raise ZeroDivisionError
+
+    at_step(monkeypatch, {1}, fail)
+    with pytest.raises(ZeroDivisionError):
+        train("training.max_steps=2")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_intervals_may_change_when_a_run_is_resumed(train: Train, tmp_path: Path) -> None:
+    """Trap: the library takes them from the checkpoint."""
+    train("training.max_steps=2")
+    train("training.max_steps=5", "training.resume=true", "training.save_steps=1", "training.logging_steps=2")
+    saved = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
+    assert saved == [f"checkpoint-{step}" for step in (2, 3, 4, 5)]
+    assert [row["step"] for row in read_rows(tmp_path / "run/train_log.jsonl")] == [1, 2, 4]
 
 
 def test_gradient_that_is_not_finite_changes_nothing(
     train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     at_step(monkeypatch, {2}, spoil)
-    weights = load_policy(str(train("training.max_steps=3"))).state_dict()
+    last = train("training.max_steps=3", "training.save_steps=1", "training.learning_rate=0.01")
     assert "step 2 changes nothing" in caplog.text
-    assert all(value.isfinite().all() for value in weights.values())
+    one, two, three = (load_policy(str(last.with_name(f"checkpoint-{n}"))).state_dict() for n in (1, 2, 3))
+    assert all(value.equal(two[name]) for name, value in one.items())
+    assert not all(value.equal(three[name]) for name, value in one.items())
 
 
 def test_run_whose_gradients_stay_non_finite_ends_and_keeps_its_checkpoint(

@@ -10,6 +10,7 @@ from reasoning_irl.utils.run_folder import (
     MANIFEST,
     PART,
     check_run_folder,
+    checkpoint_to_resume,
     find_checkpoint,
     load_run_config,
     newest_checkpoint,
@@ -68,6 +69,14 @@ def test_checkpoint_without_a_manifest_can_be_evaluated_but_not_resumed(tmp_path
     assert find_checkpoint(tmp_path, to_resume=True) is None
 
 
+def test_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path: Path) -> None:
+    """Trap: it would begin at step 0, over the checkpoints and logs that are there."""
+    assert checkpoint_to_resume(tmp_path) is None
+    (checkpoint(tmp_path, 2) / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"model\.checkpoint=FOLDER"):
+        checkpoint_to_resume(tmp_path)
+
+
 def test_published_checkpoint_replaces_an_older_one_of_the_same_step(tmp_path: Path) -> None:
     checkpoint(tmp_path, 2, more="old")
     assert (checkpoint(tmp_path, 2, more="new") / "more").read_text() == "new"
@@ -94,10 +103,11 @@ def test_resumed_run_keeps_its_settings_and_records_those_that_may_change(
         with pytest.raises(UserError, match=rf"started with {key}=.*a resumed run cannot change it"):
             record_resumed(compose_tiny([other, "training.resume=true"]), tmp_path)
     assert load_run_config(tmp_path).seed == 0
-    with caplog.at_level("INFO"):
-        record_resumed(compose_tiny(["training.max_steps=77", "training.resume=true"]), tmp_path)
+    record_resumed(compose_tiny(["training.max_steps=77", "training.resume=true"]), tmp_path)
     assert "training.max_steps=77 instead of 50" in caplog.text
     assert load_run_config(tmp_path).training.max_steps == 77
+    with pytest.raises(UserError, match=r"repeat training\.max_steps=77"):  # forgotten: the config's own
+        record_resumed(compose_tiny(["training.resume=true"]), tmp_path)
 
 
 def test_rows_that_will_be_made_again_and_torn_rows_are_removed(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.completion_ids)
 
-    def __getitem__(self, rows: slice) -> "TokenBatch":
+    def __getitem__(self, rows: slice | Tensor) -> "TokenBatch":
         return TokenBatch(
             self.prompt_ids[rows],
             self.prompt_mask[rows],

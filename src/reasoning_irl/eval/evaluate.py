@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config.compose import load_dataset_config
-from reasoning_irl.config.schema import Algorithm, AnswerKind, DatasetName, EvalConfig
+from reasoning_irl.config.schema import MAX_SEED, Algorithm, AnswerKind, DatasetName, EvalConfig
 from reasoning_irl.data.arithmetic import first_wrong_step
 from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.records import Record
@@ -137,7 +137,7 @@ class Sampler:
                 left = [record for record in chunk if not partial.has(record.id)]
                 if not left:
                     continue
-                set_seed(self._config.seed * len(chunks) + number)
+                set_seed((self._config.seed * len(chunks) + number) % (MAX_SEED + 1))
                 start = time.perf_counter()
                 samples = sample(self._policy, self._tokenizer, chunk, sampling, lambda slices: slices)
                 seconds += time.perf_counter() - start

@@ -79,11 +79,12 @@ def base_of(name: str) -> str:
     return (PeftConfig.from_pretrained(name).base_model_name_or_path or name) if is_adapter(name) else name
 
 
-def compute_dtype(dtype: schema.Dtype) -> torch.dtype:
-    """What layers compute in."""
+def compute_dtype(dtype: schema.Dtype, device: torch.device | None = None) -> torch.dtype:
+    """What layers compute in on a device, or on the best one there is."""
     match dtype:
         case schema.Dtype.auto:
-            return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+            has_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
+            return torch.bfloat16 if has_gpu else torch.float32
         case schema.Dtype.float32:
             return torch.float32
         case schema.Dtype.bfloat16:

@@ -114,6 +114,7 @@ class RewardSpec:
     interval: int
     system_prompt: str = ""  # of the questions it was trained on
     logit: DiscriminatorLogit = DiscriminatorLogit.token  # what its discriminator classified
+    dtype: Dtype = Dtype.auto  # what its layers compute in
 
 
 @dataclass(frozen=True)
@@ -143,15 +144,12 @@ class RewardModel(nn.Module):
         likelihood: LikelihoodHead | None,
         spec: RewardSpec,
         tokenizer: PreTrainedTokenizerBase,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`dtype` is what the layers compute in; trained weights and the heads are float32 in any case."""
         super().__init__()
         self.backbone = backbone  # token classification with one label, or a PEFT model around it
         self.likelihood = likelihood
         self.spec = spec
         self.tokenizer = tokenizer
-        self.dtype = dtype
         self._frozen: FrozenLayers | None = None
         self._is_checkpointed = False
         self.register_buffer("kinds", _step_kinds(tokenizer), persistent=False)
@@ -199,9 +197,10 @@ class RewardModel(nn.Module):
     def checkpoint_layers(self) -> None:
         """From now on, the backward pass computes each layer's activations again instead of keeping them."""
         self._classifier.gradient_checkpointing_enable({"use_reentrant": False})
-        layer: Any = self._classifier.base_model.layers[0]
-        # Unsloth replaces the function in the library for its own models, which are loaded later.
-        assert layer._gradient_checkpointing_func.func.__module__ == "torch.utils.checkpoint"
+        for module in self._classifier.modules():
+            if hasattr(module, "_gradient_checkpointing_func"):
+                # Unsloth replaces the function in the library for its own models, which are loaded later.
+                assert module._gradient_checkpointing_func.func.__module__ == "torch.utils.checkpoint"
         self._is_checkpointed = True
 
     def read_mask(self, batch: TokenBatch) -> Tensor:
@@ -221,9 +220,9 @@ class RewardModel(nn.Module):
         """(B, T) logits and, with the likelihood head, (B, T) log p(y_t | y_<t)."""
         # Joined sequences need less padding, and no mask: causal attention never sees padding on the right.
         ids, columns = batch.compact()
-        inputs = {"input_ids": ids} if self._frozen is None else {"inputs_embeds": self._frozen.outputs(batch)}
         log_likelihood = None
         with self._autocast():
+            inputs = {"input_ids": ids} if self._frozen is None else {"inputs_embeds": self._frozen.outputs(batch)}
             with nullcontext() if self._frozen is None else self._frozen.skipped():
                 hidden = self._hidden(**inputs)
             if self.likelihood is not None:
@@ -297,7 +296,9 @@ class RewardModel(nn.Module):
         return self._join(batch, f, likelihood)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        """What the layers compute in; trained weights and the scalar head are float32 in any case."""
+        is_bfloat16 = compute_dtype(self.spec.dtype, self.device) == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16)
 
     def _hidden(self, **inputs: Tensor) -> Tensor:
         """(B, L, H) outputs of the decoder."""
@@ -348,7 +349,6 @@ def build_reward_model(
     in_4bit: bool = False,
     frozen: bool = False,
     n_layers: int | None = None,
-    dtype: Dtype = Dtype.auto,
 ) -> RewardModel:
     """Builds a new reward model from a causal language model's weights; `frozen` weights get an adapter later.
 
@@ -361,18 +361,18 @@ def build_reward_model(
         if n_layers is not None:
             _keep_layers(config, n_layers, name)
         backbone = AutoModelForTokenClassification.from_pretrained(
-            base, config=config, **weights(in_4bit, frozen, dtype)
+            base, config=config, **weights(in_4bit, frozen, spec.dtype)
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(no_model(name, error)) from error
-    _without_dropout(backbone)
     nn.init.normal_(backbone.score.weight, std=SCORE_STD[spec.head])
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
     likelihood = _likelihood_head(backbone, base) if has_likelihood(spec.head) else None
     if is_adapter(name):
         backbone = _with_adapter(backbone, name)
-    return RewardModel(backbone, likelihood, spec, tokenizer, compute_dtype(dtype))
+    _without_dropout(backbone)
+    return RewardModel(backbone, likelihood, spec, tokenizer)
 
 
 def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
@@ -386,10 +386,7 @@ def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
 
 
 def load_reward_model(
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    in_4bit: bool = False,
-    dtype: Dtype = Dtype.auto,
+    folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, in_4bit: bool = False
 ) -> RewardModel:
     """Loads a saved reward model to score or to train further; by default with the tokenizer saved next to it.
 
@@ -400,7 +397,7 @@ def load_reward_model(
     if (folder / "adapter_config.json").is_file():
         # Trainable, so that a resumed run can continue training.
         backbone = AutoPeftModelForTokenClassification.from_pretrained(
-            folder, is_trainable=True, num_labels=1, **weights(in_4bit, True, dtype)
+            folder, is_trainable=True, num_labels=1, **weights(in_4bit, True, spec.dtype)
         )
         trained_in_float32(backbone)
     else:
@@ -412,7 +409,7 @@ def load_reward_model(
         tied = "output_matrix" not in tensors
         matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
         likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
-    return RewardModel(backbone, likelihood, spec, tokenizer, compute_dtype(dtype)).eval()
+    return RewardModel(backbone, likelihood, spec, tokenizer).eval()
 
 
 def load_spec(folder: Path) -> RewardSpec:
@@ -425,7 +422,9 @@ def load_spec(folder: Path) -> RewardSpec:
     enums = {
         "head": RewardHead(fields["head"]),
         "granularity": Granularity(fields["granularity"]),
-        "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),  # older ones lack it
+        # Older ones lack these.
+        "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),
+        "dtype": Dtype(fields.get("dtype", Dtype.auto)),
     }
     return RewardSpec(**{**fields, **enums})
 

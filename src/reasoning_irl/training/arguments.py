@@ -64,12 +64,12 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
     )
 
 
-def callbacks(config: PolicyTrainConfig) -> list[TrainerCallback]:
+def callbacks(config: PolicyTrainConfig, stop: StopOnSignal) -> list[TrainerCallback]:
     """The local log of every step, the guards, and the time limit if there is one."""
     chosen: list[TrainerCallback] = [
         JsonlLog(Path(config.training.output_dir) / TRAIN_LOG),
         SkipNonFinite(),
-        StopOnSignal(),
+        stop,
     ]
     if config.training.max_seconds is not None:
         chosen.append(TimeLimit(config.training.max_seconds))

@@ -38,7 +38,8 @@ class JsonlLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        append_step(self._path, state.global_step, time.perf_counter() - self._start, logs or {})
+        if logs and "train_runtime" not in logs:  # the library's last row is about this process only
+            append_step(self._path, state.global_step, time.perf_counter() - self._start, logs)
 
 
 class TimeLimit(TrainerCallback):
@@ -63,21 +64,26 @@ class TimeLimit(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """On SIGTERM, ends training after the current step with a checkpoint, and the process with exit code 143.
+    """Within this context, SIGTERM ends training after the current step, with a checkpoint.
 
-    Slurm sends it before it takes a node away; the run goes on with training.resume=true.
+    Slurm sends it before it takes a node away; the run goes on with training.resume=true. `exit_if_asked`, called when
+    all is closed, then ends the process with exit code 143.
     """
 
     def __init__(self) -> None:
-        self._is_asked = False
+        self.is_asked = False
         self._before: Any = None
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def __enter__(self) -> "StopOnSignal":
         self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
 
     def _ask(self, *_: Any) -> None:
         logger.warning("SIGTERM: training ends after this step, with a checkpoint")
-        self._is_asked = True
+        self.is_asked = True
 
     def on_step_end(
         self,
@@ -86,12 +92,11 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        if self._is_asked:
+        if self.is_asked:
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-        if self._is_asked:
+    def exit_if_asked(self) -> None:
+        if self.is_asked:
             raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -219,8 +219,8 @@ class Discriminator:
         negative_rows = negative_rows[torch.randperm(len(negative_rows))[:n_pairs]]
         penalty_sum, size = 0.0, self.config.reward_micro_batch_size
         for start in range(0, n_pairs, size):
-            expert = _take(batch.tokens, expert_rows[start : start + size])
-            negative = _take(batch.tokens, negative_rows[start : start + size])
+            expert = batch.tokens[expert_rows[start : start + size]]
+            negative = batch.tokens[negative_rows[start : start + size]]
             share = torch.rand(len(expert), 1, 1, device=expert.completion_ids.device)
             mixed = (share * self.model.embed(expert) + (1 - share) * self.model.embed(negative)).detach()
             mixed.requires_grad_()
@@ -249,9 +249,3 @@ def _blank(tokens: TokenBatch) -> Tensor:  # (B, T)
 def _placed(values: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
     """(B, T) a copy of `whole` with the values (b, t) at these rows."""
     return whole.index_put((rows[:, None], torch.arange(values.size(1), device=whole.device)), values)
-
-
-def _take(batch: TokenBatch, rows: Tensor) -> TokenBatch:
-    return TokenBatch(
-        batch.prompt_ids[rows], batch.prompt_mask[rows], batch.completion_ids[rows], batch.completion_mask[rows]
-    )

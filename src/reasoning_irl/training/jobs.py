@@ -44,6 +44,7 @@ from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import TRAIN_LOG, callbacks, device_arguments, grpo_arguments, trainer_arguments
+from reasoning_irl.training.callbacks import StopOnSignal
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
@@ -57,7 +58,7 @@ from reasoning_irl.utils.run_folder import (
     PART,
     REWARD_MODEL,
     check_run_folder,
-    find_checkpoint,
+    checkpoint_to_resume,
     newest_checkpoint,
     record_resumed,
     record_run,
@@ -98,7 +99,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         args=grpo_arguments(config),
         processing_class=started.tokenizer,
         train_dataset=_rows(started.data.train),
-        callbacks=callbacks(config),
+        callbacks=callbacks(config, stop := StopOnSignal()),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
         experts=_experts(config, started.tokenizer, started.data),
         bridge=bridge,
@@ -114,7 +115,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         trainer.load_discriminator_state(started.checkpoint)
     elif config.model.reward_warmup_steps:
         trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
-    checkpoint = _train(trainer, config, started)
+    checkpoint = _train(trainer, config, started, stop)
     # The wall time that a baseline may use for a fair comparison.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
     (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
@@ -127,17 +128,19 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
     if started.finished:
         return started.finished
     model = _policy(config, _warm_start(config, started))
-    with wandb_run(config, "train", started.run_dir):
-        return run_sft(
+    with wandb_run(config, "train", started.run_dir), StopOnSignal() as stop:
+        checkpoint = run_sft(
             model,
             started.tokenizer,
             started.data.train,
             config.training.max_completion_length,
             started.run_dir,
-            callbacks(config),
+            callbacks(config, stop),
             resume_from=started.checkpoint,
             **trainer_arguments(config),
         )
+    stop.exit_if_asked()
+    return checkpoint
 
 
 def train_grpo(config: schema.GRPOTrainConfig) -> Path:
@@ -159,10 +162,10 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
         reward_funcs=[answer_reward, format_reward],
         processing_class=started.tokenizer,
         train_dataset=_rows(started.data.train),
-        callbacks=callbacks(config),
+        callbacks=callbacks(config, stop := StopOnSignal()),
         completions=_completions(config),
     )
-    return _train(trainer, config, started)
+    return _train(trainer, config, started, stop)
 
 
 def train_offline(config: schema.OfflineTrainConfig) -> Path:
@@ -190,7 +193,7 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
         f"{len(split.heldout)} samples held out"
     )
     model = _reward_model(config, started, started.source, tokenizer).to(_device())
-    with wandb_run(config, "train", started.run_dir) as run:
+    with wandb_run(config, "train", started.run_dir) as run, StopOnSignal() as stop:
         trainer = OfflineTrainer(
             discriminator=Discriminator(model, config.model, training.max_steps),
             experts=experts,
@@ -199,11 +202,14 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
             heldout_samples=split.heldout,
             tokenizer=tokenizer,
             config=training,
+            stop=stop,
             run=run,
         )
         if started.checkpoint:
             trainer.load_state(started.checkpoint)
-        return trainer.train()
+        checkpoint = trainer.train()
+    stop.exit_if_asked()
+    return checkpoint
 
 
 def _warn_of_format(samples: list[TokenSequence], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -224,7 +230,7 @@ def _start(config: schema.TrainConfig) -> Started:
     check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
     shutil.rmtree(run_dir / PART, ignore_errors=True)  # of a run that was killed
-    checkpoint = find_checkpoint(run_dir, to_resume=True) if training.resume else None
+    checkpoint = checkpoint_to_resume(run_dir) if training.resume else None
     if training.resume:
         record_resumed(config, run_dir)
         if checkpoint is None:
@@ -297,6 +303,7 @@ def _spec(config: schema.IRLTrainConfig | schema.OfflineTrainConfig) -> RewardSp
         model.reward_interval,
         config.dataset.system_prompt,
         model.discriminator_logit,
+        model.dtype,
     )
 
 
@@ -316,20 +323,19 @@ def _reward_model(
     """The reward model of the checkpoint, or the one that the run starts from, which is also saved as it is."""
     model = config.model
     n_frozen = _n_frozen(model)
+    set_seed(config.seed)  # new weights do not depend on what came before, which a resumed run may skip
     if started.checkpoint:
-        reward_model = load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit, model.dtype)
+        reward_model = load_reward_model(started.checkpoint / REWARD_MODEL, tokenizer, model.load_in_4bit)
         return _prepared(reward_model, config)
     name = model_of(model.reward_name) if model.reward_name else source
     spec = _spec(config)
     trained = trained_reward(model.reward_name) if model.reward_name else None
     if trained:
-        reward_model = load_reward_model(trained, tokenizer, model.load_in_4bit, model.dtype)
+        reward_model = load_reward_model(trained, tokenizer, model.load_in_4bit)
         reward_model.spec = spec
     else:
         frozen = model.reward_lora.rank > 0
-        reward_model = build_reward_model(
-            name, spec, tokenizer, model.load_in_4bit, frozen, model.reward_layers, model.dtype
-        )
+        reward_model = build_reward_model(name, spec, tokenizer, model.load_in_4bit, frozen, model.reward_layers)
         backbone = reward_model.backbone
         reward_model.backbone = with_lora(backbone, model.reward_lora, TaskType.TOKEN_CLS, n_frozen=n_frozen)
         if reward_model.likelihood is not None and model.discriminator_logit == schema.DiscriminatorLogit.additive:
@@ -353,10 +359,11 @@ def _prepared(model: RewardModel, config: schema.IRLTrainConfig | schema.Offline
     return model
 
 
-def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Started) -> Path:
+def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Started, stop: StopOnSignal) -> Path:
     """Trains to the end and returns the last checkpoint's folder."""
-    with wandb_run(config, "train", started.run_dir):
+    with wandb_run(config, "train", started.run_dir), stop:
         trainer.train(resume_from_checkpoint=str(started.checkpoint) if started.checkpoint else None)
+    stop.exit_if_asked()
     return newest_checkpoint(started.run_dir)
 
 
@@ -368,6 +375,7 @@ def _rows(records: Sequence[Record]) -> Dataset:
 def _policy(config: schema.PolicyTrainConfig, source: str) -> PreTrainedModel:
     training = config.training
     length = training.max_prompt_length + training.max_completion_length
+    set_seed(config.seed)  # as for the reward model
     return trainable_policy(config.model, source, length, training.gradient_checkpointing, config.seed)
 
 
@@ -410,6 +418,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         **device_arguments(config.model.dtype),
     )
     checkpoint.rename(folder)
+    shutil.rmtree(started.run_dir / PART)
     return str(folder)
 
 

@@ -20,7 +20,7 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.metrics.traces import auroc
 from reasoning_irl.training.arguments import TRAIN_LOG
-from reasoning_irl.training.callbacks import append_step
+from reasoning_irl.training.callbacks import StopOnSignal, append_step
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
@@ -76,6 +76,7 @@ class OfflineTrainer:
         heldout_samples: Sequence[TokenSequence],
         tokenizer: PreTrainedTokenizerBase,
         config: OfflineTrainingConfig,
+        stop: StopOnSignal,
         run: Any = None,
     ) -> None:
         self.discriminator = discriminator
@@ -83,6 +84,7 @@ class OfflineTrainer:
         self.samples = samples
         self.tokenizer = tokenizer
         self.config = config
+        self.stop = stop
         self.run = run  # of W&B, if it is on
         self.step = 0
         # Made before a checkpoint restores the streams: a resumed run looks at the same held-out part.
@@ -102,7 +104,8 @@ class OfflineTrainer:
             self.step += 1
             bar.update()
             seconds = time.perf_counter() - start
-            is_last = self.step == self.config.max_steps or seconds >= (self.config.max_seconds or float("inf"))
+            is_over = seconds >= (self.config.max_seconds or float("inf")) or self.stop.is_asked
+            is_last = self.step == self.config.max_steps or is_over
             logs: dict[str, float] = {}
             if self.step % self.config.logging_steps == 0 or is_last:
                 logs = {name: sum(values) / len(values) for name, values in sums.items()}

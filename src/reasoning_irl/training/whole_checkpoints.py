@@ -19,6 +19,11 @@ class WholeCheckpoints(Trainer):
 
     _is_saving = False
 
+    def _init_training_state(self, max_steps: int, *given: Any, **more: Any) -> Any:
+        found = super()._init_training_state(max_steps, *given, **more)
+        self.state.compute_steps(self.args, max_steps)  # the library keeps the intervals of the checkpoint
+        return found
+
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
         return str(Path(folder) / PART) if self._is_saving else folder

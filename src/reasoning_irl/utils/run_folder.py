@@ -77,11 +77,13 @@ def record_resumed(config: Any, run_dir: Path) -> None:
     for key, (old, new) in changed.items():
         if not key.startswith(FREE):
             raise UserError(
-                f"{run_dir} was started with {key}={old}, and a resumed run cannot change it to {new}: leave it out, "
-                "or start another run"
+                f"{run_dir} was started with {key}={old}, and a resumed run cannot change it to {new}: repeat "
+                f"{key}={old}, or start another run"
             )
+        if key == "training.max_steps" and new < old:
+            raise UserError(f"{run_dir} was started with {key}={old}, and {new} is fewer: repeat {key}={old}")
         if key != "training.resume":
-            logger.info("resumed with %s=%s instead of %s", key, new, old)
+            logger.warning("resumed with %s=%s instead of %s", key, new, old)
     write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
@@ -105,6 +107,20 @@ def newest_checkpoint(run_dir: Path) -> Path:
     found = find_checkpoint(run_dir)
     if found is None:
         raise UserError(f"{run_dir} has no checkpoint: train there first, or set run_dir=FOLDER to a finished run")
+    return found
+
+
+def checkpoint_to_resume(run_dir: Path) -> Path | None:
+    """The newest checkpoint from which training can go on; None if the run was killed before its first.
+
+    Raises UserError if there are checkpoints and none is whole.
+    """
+    found = find_checkpoint(run_dir, to_resume=True)
+    if found is None and any(run_dir.glob("checkpoint-*")):
+        raise UserError(
+            f"no checkpoint in {run_dir} can be resumed (see above): start another run from it with "
+            "model.checkpoint=FOLDER, or remove its checkpoints to start it from the beginning"
+        )
     return found
 
 
@@ -147,9 +163,13 @@ def publish_checkpoint(part: Path, target: Path) -> None:
     """Renames a finished folder, with its manifest, so that `target` is whole whenever it exists."""
     files = {str(path.relative_to(part)): path.stat().st_size for path in sorted(part.rglob("*")) if path.is_file()}
     (part / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
-    if target.exists():  # damaged, or the run has gone back to an earlier one
-        shutil.rmtree(target)
+    if target.exists():  # damaged, or the run has gone back to an earlier one; moved away first, so never half there
+        old = part.with_name(f"{part.name}.old")
+        target.rename(old)
+        shutil.rmtree(old)
     part.rename(target)
+    if not any(part.parent.iterdir()):
+        part.parent.rmdir()
 
 
 def trim_rows(path: Path, last_step: int) -> None:
@@ -173,7 +193,7 @@ def policy_of(checkpoint: Path) -> str | None:
 
 
 def load_run_config(run_dir: Path) -> DictConfig:
-    """The configuration that a training run was started with. Raises UserError if the folder has none."""
+    """The configuration that a run was started, or last resumed, with. Raises UserError if the folder has none."""
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
         raise UserError(
@@ -204,7 +224,9 @@ def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:
 
 def check_not_evaluated(folder: Path) -> None:
     """Raises UserError if the folder has the samples of a finished evaluation; an unfinished one can go on."""
-    if not (folder / PARTIAL_FILE).is_file():  # it is removed last
+    if (folder / METRICS_FILE).is_file():  # written last
+        (folder / PARTIAL_FILE).unlink(missing_ok=True)
+    if not (folder / PARTIAL_FILE).is_file():
         refuse_to_overwrite(folder, [TRACES_FILE, METRICS_FILE])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_irl.utils.errors import UserError
-from reasoning_irl.utils.run_folder import to_jsonl
+from reasoning_irl.utils.run_folder import to_jsonl, write_atomically
 
 TraceRow = dict[str, Any]
 
@@ -24,8 +24,7 @@ class PartialTraces:
         self._places: dict[str, list[tuple[int, int]]] = {}  # by problem: offset and length of its rows in bytes
         head = json.dumps(evaluation, sort_keys=True) + "\n"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(head, encoding="utf-8")
+            write_atomically(path, head)
             return
         with path.open("rb") as file:
             if file.readline().decode() != head:
