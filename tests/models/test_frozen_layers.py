@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from peft import TaskType
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast, Qwen2ForTokenClassification
 
-from reasoning_irl.config.schema import LoraConfig, RewardHead
+from reasoning_irl.config.schema import Dtype, Granularity, LoraConfig, RewardHead
 from reasoning_irl.data.tokens import TokenSequence, collate
 from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.loading import with_lora
-from reasoning_irl.models.reward_model import RewardModel, load_reward_model
+from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.models import save_tiny_model
 
@@ -57,6 +58,24 @@ def test_same_logits_and_gradients_as_the_whole_model(
         assert torch.allclose(parameter.grad, upper[name].grad, rtol=1e-3, atol=1e-4), name
     assert all(p.grad is None for p in partly.backbone.base_model.layers[:3].parameters())
     assert partly.backbone.get_input_embeddings().weight.grad is None
+
+
+def test_frozen_layers_compute_in_bfloat16_too(
+    deep_folder: Path, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Trap: training in another precision than scoring, which has no frozen layers."""
+    spec = RewardSpec(RewardHead.plain, Granularity.dense, 5, dtype=Dtype.bfloat16)
+    whole = build_reward_model(str(deep_folder), spec, tokenizer).eval()
+    torch.nn.init.normal_(whole.backbone.score.weight)
+    partly = copy.deepcopy(whole)
+    partly.freeze_layers(3)
+    in_float32 = copy.deepcopy(whole)
+    in_float32.spec = replace(spec, dtype=Dtype.float32)
+    batch = collate(sequences[:6], tokenizer.pad_token_id)
+    mask = batch.completion_mask.bool()
+    with torch.no_grad():
+        expected, found, other = (model(batch)[mask] for model in (whole, partly, in_float32))
+    assert (found - expected).abs().max() < 0.1 * (other - expected).abs().max()
 
 
 def test_lower_layers_run_once_per_sequence(
