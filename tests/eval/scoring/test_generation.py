@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
 from reasoning_irl.eval.scoring.generation import batches, end_ids, sample, score_by_length, token_logprobs
+from reasoning_irl.models.loading import load_policy
 
 GREEDY = SamplingConfig(
     n_samples=2,
@@ -32,8 +33,7 @@ def all_batches(slices: Iterable[slice]) -> Iterable[slice]:
 
 @pytest.fixture
 def model(embedded_folder: Path) -> PreTrainedModel:
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded_folder)
-    return loaded.eval()
+    return load_policy(str(embedded_folder))
 
 
 @torch.no_grad()
