@@ -8,9 +8,11 @@ from reasoning_irl.config.schema import EvalConfig
 
 @hydra_main("config_eval", EvalConfig)
 def main(config: EvalConfig) -> None:
+    from reasoning_irl.models.backend import check_engine
     from reasoning_irl.tracking import check_login, log_evaluation
     from reasoning_irl.utils.run_folder import check_is_run, check_not_evaluated
 
+    check_engine(config.sampling)
     check_login(config.wandb)
     check_is_run(config.run_dir, needs_checkpoint=config.policy_path is None)
     check_not_evaluated(Path(config.output_dir))

@@ -53,6 +53,11 @@ class Backend(StrEnum):
     unsloth = "unsloth"
 
 
+class Engine(StrEnum):
+    transformers = "transformers"
+    vllm = "vllm"  # needs a GPU
+
+
 class Optimizer(StrEnum):
     adamw_torch = "adamw_torch"
     adamw_8bit = "adamw_8bit"
@@ -421,10 +426,11 @@ TrainConfig = PolicyTrainConfig | OfflineTrainConfig
 
 @dataclass
 class SamplingConfig:
+    engine: Engine = MISSING  # what samples; log-probabilities and rewards are computed by transformers
     n_samples: int = bounded(1)  # per problem
     temperature: float = bounded(above=0)
     top_p: float = bounded(0.01, 1)
-    batch_size: int = bounded(1)  # sequences generated or scored at once
+    batch_size: int = bounded(1)  # sequences generated or scored at once; vLLM chooses its own number
     load_in_4bit: bool = MISSING
     max_prompt_length: int = bounded(1)
     max_completion_length: int = bounded(1)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config.compose import load_dataset_config
-from reasoning_irl.config.schema import MAX_SEED, Algorithm, AnswerKind, DatasetName, EvalConfig
+from reasoning_irl.config.schema import MAX_SEED, Algorithm, AnswerKind, DatasetName, Engine, EvalConfig
 from reasoning_irl.data.arithmetic import first_wrong_step
 from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.records import Record
@@ -26,6 +26,7 @@ from reasoning_irl.eval.scoring.generation import (
     score_by_length,
     token_logprobs,
 )
+from reasoning_irl.eval.scoring.vllm_engine import VLLMEngine
 from reasoning_irl.eval.traces.resumable import PartialTraces
 from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION
 from reasoning_irl.metrics.summary import Metrics, Summary, write_metrics
@@ -54,6 +55,8 @@ SUPERVISION = {
     Algorithm.sft: "demonstrations",
     Algorithm.grpo: "verifier",
 }
+VLLM_BATCH = 4096  # sequences that are handed to vLLM at once; an interrupted evaluation loses as many
+LARGEST_GAP = 0.1  # nats per token; half precision in two implementations gives about .01
 
 
 def run_evaluation(config: EvalConfig) -> Metrics:
@@ -85,6 +88,8 @@ def run_evaluation(config: EvalConfig) -> Metrics:
         "seconds": round(time.perf_counter() - started, 2),
         "tokens_per_second": tokens_per_second,
     }
+    if (gap := sampler.logprob_gap()) is not None:
+        metrics["engine_logprob_gap"] = gap
     partial.write(output_dir / TRACES_FILE, [record.id for record in records])
     write_metrics(output_dir / METRICS_FILE, metrics)
     partial.remove()
@@ -113,8 +118,12 @@ class Sampler:
         self, config: EvalConfig, source: str, tokenizer: PreTrainedTokenizerBase, is_arithmetic: bool
     ) -> None:
         self._config, self._tokenizer, self._is_arithmetic = config, tokenizer, is_arithmetic
-        self._policy = on_best_device(load_policy(source, config.sampling.load_in_4bit, frozen=True).eval())
-        self._ends = end_ids(self._policy, tokenizer)
+        policy = load_policy(source, config.sampling.load_in_4bit, frozen=True).eval()
+        self._ends = end_ids(policy, tokenizer)
+        # Before CUDA starts in this process, because vLLM forks one of its own.
+        self._vllm = VLLMEngine(source, config.sampling, self._ends) if config.sampling.engine == Engine.vllm else None
+        self._gaps: list[float] = []  # nats per token, of each chunk of problems
+        self._policy = on_best_device(policy)
         reward_folder = Path(source) / REWARD_MODEL
         self._reward: RewardModel | None = None
         if reward_folder.is_dir():
@@ -127,7 +136,8 @@ class Sampler:
         sampling = self._config.sampling
         lengths = {record.id: len(encode_prompt(self._tokenizer, record.prompt)) for record in records}
         ordered = sorted(records, key=lambda record: lengths[record.id])
-        chunks = [ordered[rows] for rows in batches(len(ordered), max(1, sampling.batch_size // sampling.n_samples))]
+        n_sequences = sampling.batch_size if self._vllm is None else VLLM_BATCH
+        chunks = [ordered[rows] for rows in batches(len(ordered), max(1, n_sequences // sampling.n_samples))]
         n_there = sum(partial.has(record.id) for record in records)
         if n_there:
             logger.info("resuming the evaluation: %d of %d problems are done", n_there, len(records))
@@ -137,15 +147,41 @@ class Sampler:
                 left = [record for record in chunk if not partial.has(record.id)]
                 if not left:
                     continue
-                set_seed((self._config.seed * len(chunks) + number) % (MAX_SEED + 1))
+                seed = (self._config.seed * len(chunks) + number) % (MAX_SEED + 1)
+                set_seed(seed)
                 start = time.perf_counter()
-                samples = sample(self._policy, self._tokenizer, chunk, sampling, lambda slices: slices)
+                samples, known_logprobs = self._sample(chunk, seed)
                 seconds += time.perf_counter() - start
                 n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
                 rows = self._as_traces(chunk, samples, validation)
+                if known_logprobs is not None:
+                    self._gaps.append(_mean_gap(known_logprobs, [row["token_logprobs"] for row in rows]))
                 partial.add([row for row in rows if not partial.has(row["id"])])
                 bar.set_postfix_str(f"{n_tokens / seconds:.0f} tokens/s")
         return round(n_tokens / seconds, 1) if seconds else 0.0
+
+    def _sample(
+        self, chunk: Sequence[Record], seed: int
+    ) -> tuple[list[list[TokenSequence]], list[list[list[float]]] | None]:
+        """Samples of each problem, and their tokens' log-probabilities if the engine gives them."""
+        if self._vllm is None:
+            return sample(self._policy, self._tokenizer, chunk, self._config.sampling, lambda slices: slices), None
+        return self._vllm.sample([encode_prompt(self._tokenizer, record.prompt) for record in chunk], seed)
+
+    def logprob_gap(self) -> float | None:
+        """How far the engine's log-probabilities are from the policy's, in nats per token; None if it gives none.
+
+        Warns if they are so far apart that the engine may have sampled another model.
+        """
+        if not self._gaps:
+            return None
+        gap = round(float(np.mean(self._gaps)), 4)
+        if gap > LARGEST_GAP:
+            logger.warning(
+                "vLLM's log-probabilities differ from the policy's by %.3f nats per token: did it sample another model?",
+                gap,
+            )
+        return gap
 
     def _as_traces(
         self, chunk: Sequence[Record], samples: Sequence[Sequence[TokenSequence]], validation: set[str]
@@ -169,6 +205,12 @@ class Sampler:
         pad_id, size = self._tokenizer.pad_token_id, self._config.sampling.batch_size
         scored = score_by_length(sequences, score, pad_id, size, lambda slices: slices, self._policy.device)
         return [values.tolist() for values in scored]
+
+
+def _mean_gap(known: Sequence[Sequence[Sequence[float]]], computed: Sequence[Sequence[float]]) -> float:
+    """Mean absolute difference over the tokens of log-probabilities grouped by problem and those in a row."""
+    flat = [logprobs for group in known for logprobs in group]
+    return float(np.mean(np.abs(np.concatenate(flat) - np.concatenate(computed))))
 
 
 def summarise(traces: Sequence[dict[str, Any]], config: EvalConfig) -> Metrics:

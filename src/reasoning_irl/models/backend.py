@@ -7,7 +7,15 @@ import tempfile
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from reasoning_irl.config.schema import Backend, ModelConfig, OfflineTrainConfig, Optimizer, TrainConfig
+from reasoning_irl.config.schema import (
+    Backend,
+    Engine,
+    ModelConfig,
+    OfflineTrainConfig,
+    Optimizer,
+    SamplingConfig,
+    TrainConfig,
+)
 from reasoning_irl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +54,17 @@ def prepare_backend(config: TrainConfig) -> None:
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             os.environ["UNSLOTH_COMPILE_LOCATION"] = folder
         import unsloth  # noqa: F401
+
+
+def check_engine(sampling: SamplingConfig) -> None:
+    """Raises UserError if what samples needs a package or a GPU that is missing."""
+    if sampling.engine == Engine.vllm:
+        if sampling.load_in_4bit:
+            raise UserError("sampling.engine=vllm samples in half precision: set sampling.load_in_4bit=false")
+        _require("vllm", "sampling.engine=vllm", "sampling.engine=transformers")
+        _require_gpu("sampling.engine=vllm", "sampling.engine=transformers")
+    if sampling.load_in_4bit:
+        _require("bitsandbytes", "sampling.load_in_4bit=true", "sampling.load_in_4bit=false")
 
 
 def keep_from_unsloth(model: "nn.Module") -> None:

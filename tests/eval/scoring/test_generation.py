@@ -10,13 +10,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from reasoning_irl.config.schema import SamplingConfig
+from reasoning_irl.config.schema import Engine, SamplingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
 from reasoning_irl.eval.scoring.generation import batches, end_ids, sample, score_by_length, token_logprobs
 from reasoning_irl.models.loading import load_policy
 
 GREEDY = SamplingConfig(
+    engine=Engine.transformers,
     n_samples=2,
     temperature=1e-6,  # so low that the likeliest token is always taken
     top_p=1.0,
@@ -81,6 +82,28 @@ def test_completion_ends_with_its_first_end_token(
         expected = ids[: ends[0] + 1] if ends else ids  # without an end token if there was no room for it
         assert [list(sequence.completion_ids) for sequence in group] == [expected] * 2
     assert len(found[0][0].completion_ids) <= 4
+
+
+def test_prompts_are_run_once_and_ended_rows_are_not_run(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, records: list[Record]
+) -> None:
+    """Trap: rows that have ended cost as much as the others until the longest one ends."""
+    prompts = [encode_prompt(tokenizer, record.prompt) for record in records[:4]]
+    wholes = [greedy(model, prompt, 12) for prompt in prompts]
+    end = wholes[0][3]
+    lengths = [whole.index(end) + 1 if end in whole else 12 for whole in wholes]
+    assert len(set(lengths)) > 1
+    model.generation_config.eos_token_id = end
+    shapes: list[torch.Size] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    found = sample(model, tokenizer, records[:4], replace(GREEDY, batch_size=8), all_batches)
+    assert [[len(sequence.completion_ids) for sequence in group] for group in found] == [[n, n] for n in lengths]
+    assert shapes[0] == (4, max(map(len, prompts)) - 1)
+    assert all(width == 1 for _, width in shapes[1:])
+    # Each group of four is a quarter of the rows at least, so no row is run after its end.
+    assert sum(n_rows for n_rows, _ in shapes[1:]) == 2 * sum(lengths)
 
 
 def test_equal_seeds_give_equal_samples(
