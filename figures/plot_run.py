@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only figures/ is on the path
 from figures.style import BLUE, GREEN, GREY, ORANGE, PALETTE, PANEL, PURPLE, RIGHT, VERMILION, WRONG, save, use_style
 from reasoning_irl.eval.scoring.methods import BY_NAME, CHOOSING, LOCATING, Output
+from reasoning_irl.utils.run_folder import CONFIG_FILE, load_run_config
 
 Row = dict[str, Any]
 
+GUARDED = "discriminator/heldout_auroc"  # the metric that the guard watches
 # Panels of the training curves: title, unit of the y axis, and its lines (metric, label, colour).
 PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
     ("Discriminator loss", "loss", [("discriminator/loss", "", BLUE)]),
@@ -35,10 +39,11 @@ PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
             ("discriminator/accuracy_perturbed", "perturbed", GREEN),
         ],
     ),
-    ("Held-out experts against policy", "AUROC", [("discriminator/heldout_auroc", "", BLUE)]),
+    ("Held-out experts against policy", "AUROC", [(GUARDED, "", BLUE)]),
     ("Reward of policy samples", "mean reward", [("policy/reward_mean", "", VERMILION)]),
     ("Length of policy samples", "mean length (tokens)", [("policy/completion_length", "", VERMILION)]),
     ("Policy entropy", "entropy (nats / token)", [("policy/entropy", "", VERMILION)]),
+    ("Distance from the start", "KL (nats / token)", [("policy/kl", "", VERMILION)]),
     ("Policy accuracy (not trained on)", "accuracy", [("monitor/accuracy", "", PURPLE)]),
 ]
 SHARES = {"accuracy", "AUROC"}  # drawn from 0 to 1, so that panels are comparable
@@ -66,7 +71,7 @@ CURVES = [
     for name in CHOOSING
 ]
 CURVES.insert(
-    CHOOSING.index("majority") + 1, Curve("curve/reward/weighted_majority", "reward-weighted vote", GREEN, "--")
+    CHOOSING.index("majority") + 1, Curve("curve/reward/weighted_majority", "reward-weighted vote", BLUE, "-.")
 )
 RELIABILITY = {"reward": "o", "logprob": "s"}  # methods in the reliability diagram, with their markers
 
@@ -83,6 +88,12 @@ def points(rows: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
     return [row["step"] for row in held], [row[metric] for row in held]
 
 
+def moving_mean(values: Sequence[float]) -> NDArray[np.float64]:
+    """(N,) The mean of each value and its neighbours, a tenth of all in all; fewer at the ends."""
+    half = len(values) // 20
+    return np.array([np.mean(values[max(0, at - half) : at + half + 1]) for at in range(len(values))])
+
+
 def shade_skipped(axes: Axes, rows: Sequence[Row]) -> bool:
     """Shades the steps without a policy update, half a step to either side; returns whether there are any."""
     bars = [(row["step"] - 0.5, 1.0) for row in rows if row.get("policy/skipped")]
@@ -92,8 +103,11 @@ def shade_skipped(axes: Axes, rows: Sequence[Row]) -> bool:
     return bool(bars)
 
 
-def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Small multiples over training steps, without the panels whose metrics are missing from the log."""
+def training_curves(rows: Sequence[Row], folder: Path, guard: float | None = None) -> list[Path]:
+    """Small multiples over training steps, without the panels whose metrics are missing from the log.
+
+    `guard` is the AUROC below which policy steps are skipped.
+    """
     panels = [
         (title, unit, drawn)
         for title, unit, lines in PANELS
@@ -116,15 +130,18 @@ def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
         shaded = shade_skipped(axes, rows)
         for metric, label, colour in lines:
             steps, values = points(rows, metric)
-            axes.plot(steps, values, color=colour, label=label, marker="o" if len(steps) == 1 else None)
+            axes.plot(steps, values, color="#CCCCCC", linewidth=0.8)
+            axes.plot(steps, moving_mean(values), color=colour, label=label, marker="o" if len(steps) == 1 else None)
+        if guard is not None and lines[0][0] == GUARDED:
+            axes.axhline(guard, color=GREY, linestyle=":", label="guard")
         axes.set_title(title, loc="left")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlim(first - 0.5, last + 0.5)
         if unit in SHARES:
             axes.set_ylim(-0.03, 1.03)
-        if any(label for _, label, _ in lines):
-            axes.legend(loc="lower center", ncols=len(lines), handlelength=1.0, columnspacing=1.0)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="lower center", ncols=3, handlelength=1.0, columnspacing=1.0)
         if index + columns >= len(panels):  # the lowest panel of its column
             axes.set_xlabel("training step")
     if shaded:
@@ -133,16 +150,20 @@ def training_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
-    """Histograms of the scores of test traces, right against wrong, each normalised to sum to 1."""
+    """Histograms of the scores of test traces, right against wrong, each normalised to sum to 1.
+
+    Scores beyond the range of 98 % are in the first and the last bar, so that a few do not squeeze all others.
+    """
     scored = [t for t in traces if t.get("score") is not None and t.get("split") != "validation"]
     scores = {right: [trace["score"] for trace in scored if trace.get("correct") is right] for right in (True, False)}
     if not scores[True] and not scores[False]:
         return []
-    edges = np.histogram_bin_edges(scores[True] + scores[False], bins=30).tolist()
+    low, high = np.quantile(scores[True] + scores[False], [0.01, 0.99])
+    edges = np.histogram_bin_edges([low, high], bins=30).tolist()
     figure, axes = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
     for right, label, colour, hatch in ((True, "right", RIGHT, ""), (False, "wrong", WRONG, "////")):
-        held = scores[right]
-        if held:
+        held = np.clip(scores[right], low, high)
+        if len(held):
             weights = np.full(len(held), 1 / len(held))
             axes.hist(
                 held,
@@ -156,7 +177,7 @@ def reward_distributions(traces: Sequence[Row], folder: Path) -> list[Path]:
                 linewidth=0,
             )
             axes.hist(held, edges, weights=weights, histtype="step", color=colour, linewidth=1.3)
-    axes.set_xlabel("trace score (reward)")
+    axes.set_xlabel("trace score (reward); the end bars hold what is beyond")
     axes.set_ylabel("share of right (wrong) traces")
     axes.legend(title="traces")
     return save(figure, folder, "reward_distributions")
@@ -266,6 +287,12 @@ def first_wrong_step(metrics: dict[str, Any], folder: Path) -> list[Path]:
     return save(figure, folder, "first_wrong_step")
 
 
+def guard_of(run_dir: Path) -> float | None:
+    """The AUROC below which a run skips policy steps; None if it has no guard."""
+    guard = load_run_config(run_dir).get("guard") if (run_dir / CONFIG_FILE).is_file() else None
+    return guard.min_auroc if guard and guard.enabled else None
+
+
 def plot_run(run_dir: Path) -> list[Path]:
     """Draws every figure that the run has data for; returns the files written.
 
@@ -274,7 +301,7 @@ def plot_run(run_dir: Path) -> list[Path]:
     use_style()
     folder = run_dir / "figures"
     drawings: list[tuple[str, str, Callable[[Any, Path], list[Path]]]] = [
-        ("training_curves", "train_log.jsonl", training_curves),
+        ("training_curves", "train_log.jsonl", partial(training_curves, guard=guard_of(run_dir))),
         ("reward_distributions", "traces.jsonl", reward_distributions),
         ("rerank_vs_n", "metrics.json", rerank_vs_n),
         ("calibration", "metrics.json", calibration),

@@ -89,12 +89,34 @@ def test_training_curves_show_the_metrics_of_the_log(monkeypatch: pytest.MonkeyP
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
     assert list(panels) == ["Discriminator loss", "Discriminator accuracy", "Reward of policy samples"]
     lines = panels["Reward of policy samples"].get_lines()
-    assert [line.get_xydata().tolist() for line in lines] == [[[2, -0.2], [3, 0.0]]]
+    raw, smooth = (line.get_xydata().tolist() for line in lines)
+    assert raw == smooth == [[2, -0.2], [3, 0.0]]  # too few to smooth
     assert [text.get_text() for text in panels["Discriminator accuracy"].get_legend().get_texts()] == ["expert"]
     for axes in panels.values():
         (shade,) = axes.collections
         assert [path.get_extents().intervalx.tolist() for path in shade.get_paths()] == [[0.5, 1.5]]
         assert axes.get_ylabel()
+
+
+def test_curves_are_smoothed_over_a_tenth_of_the_steps() -> None:
+    assert plots.moving_mean([1.0] * 30 + [4.0] * 10).tolist() == [1.0] * 28 + [1.6, 2.2, 2.8, 3.4] + [4.0] * 8
+
+
+def test_threshold_of_the_guard_is_shown_where_it_applies(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    write_rows(run_dir / "train_log.jsonl", [{"step": step, plots.GUARDED: 0.7} for step in (1, 2)])
+    for config, expected in (("guard: {enabled: true, min_auroc: 0.52}", [0.52]), ("guard: {enabled: false}", [])):
+        (run_dir / "config.yaml").write_text(config)
+        (axes,) = drawn(monkeypatch, run_dir)["training_curves"].axes
+        assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_label() == "guard"] == expected
+
+
+def test_one_extreme_score_does_not_squeeze_the_histogram(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    rows = [{"completion": "a", "correct": at % 2 == 0, "score": at / 200} for at in range(200)]
+    write_rows(run_dir / "traces.jsonl", [*rows, {"completion": "b", "correct": False, "score": -1000.0}])
+    (axes,) = drawn(monkeypatch, run_dir)["reward_distributions"].axes
+    assert -0.2 < axes.get_xlim()[0] < axes.get_xlim()[1] < 1.2
+    for bars in axes.containers:
+        assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
 
 
 def test_histogram_excludes_unlabelled_and_unscored_traces(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:

@@ -178,7 +178,7 @@ class Sampler:
         gap = round(float(np.mean(self._gaps)), 4)
         if gap > LARGEST_GAP:
             logger.warning(
-                "vLLM's log-probabilities differ from the policy's by %.3f nats per token: did it sample another model?",
+                "vLLM's log-probabilities are %.3f nats per token off the policy's: did it sample another model?",
                 gap,
             )
         return gap

@@ -74,6 +74,7 @@ def test_list_can_be_filtered_and_sorted(page: "playwright.Page") -> None:
     page.locator("#order").select_option("high")
     scores = {f"problem-{index}": trace(index)["score"] for index in range(1, N_TRACES, 2)}
     best = sorted(scores, key=lambda id: scores[id], reverse=True)
+    page.locator("#more").click()
     found = listed(page)
     assert len(found) >= 50
     assert found == best[: len(found)]
@@ -93,7 +94,7 @@ def test_opened_trace_has_coloured_tokens_and_marked_steps(page: "playwright.Pag
     playwright.expect(page.locator("#count")).to_contain_text("1 of")
     assert page.locator(".heat").count() == 0  # tokens are drawn only for opened traces
     page.locator("#list summary").click()
-    facts = page.locator("dl").inner_text().split("\n")
+    facts = page.locator("#list dl").inner_text().split("\n")
     assert facts[facts.index("Model's answer") + 1] == "13"
     assert facts[facts.index("Reference answer") + 1] == "12"
     heat = page.locator(".heat")
@@ -146,6 +147,37 @@ def test_list_grows_until_all_traces_are_listed(page: "playwright.Page") -> None
     shown = len(listed(page))
     assert shown < N_TRACES
     while page.locator("#more").is_visible():
-        page.locator("#more").scroll_into_view_if_needed()
         page.evaluate("document.querySelector('#more').click()")
     assert len(listed(page)) == N_TRACES
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_first_screens_have_the_summary_and_the_traces(
+    width: int, browser: "playwright.Browser", tmp_path: Path
+) -> None:
+    """Trap: tables that push the traces thousands of pixels down, and text that a phone clips."""
+    metrics: dict[str, Any] = {"n_rerank": 8, "n_natural": 5, "n_planted": 0, "n_test_problems": 4, "n_samples": 8}
+    for name in ("rerank@1|8", "auroc_within_prompt", "first_error_hit@1/natural"):
+        for method in ("reward", "logprob", "reward_and_logprobs"):
+            metrics |= {f"{method}/{name}": 0.75, f"{method}/{name}/low": 0.7, f"{method}/{name}/high": 0.8}
+        metrics |= {f"reward_minus_logprob/{name}": 0.1, f"reward_minus_logprob/{name}/verdict": "better"}
+    write_report(tmp_path / "report.html", "A run", metrics, [trace(index) for index in range(50)], [])
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    cards = page.locator(".card").all_inner_texts()
+    assert [card.split("\n")[0] for card in cards] == [
+        "Choosing one of 8 samples",
+        "Ordering samples of a problem",
+        "Finding the first wrong step",
+    ]
+    assert all("log-probability 0.750 ▲ +0.100 better" in card for card in cards)
+    assert page.locator("#traces").bounding_box()["y"] < (900 if width > 1000 else 1300)
+    links = page.locator("#contents a")
+    assert links.first.inner_text() == "Traces"
+    assert all(page.locator(link.get_attribute("href")).count() == 1 for link in links.all())
+    # Only tables may be wider than the screen, and they scroll by themselves.
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    clipped = """[...document.querySelectorAll('h1, h2, h3, p, dd, dt, li, .card *')]
+        .filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth).map(e => e.textContent)"""
+    assert page.evaluate(clipped) == []
+    page.close()

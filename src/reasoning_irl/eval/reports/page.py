@@ -9,15 +9,17 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from datetime import date
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reasoning_irl.data.jsonl import read_jsonl
-from reasoning_irl.eval.reports.tables import DIFFERENCES, QUESTIONS, Table, layout, with_aliases
-from reasoning_irl.eval.scoring.methods import difference
+from reasoning_irl.eval.reports.tables import DIFFERENCES, MEANINGS, QUESTIONS, Table, layout, with_aliases
+from reasoning_irl.eval.scoring.methods import BY_NAME, REWARD, difference
 from reasoning_irl.metrics.summary import Metrics
 from reasoning_irl.metrics.traces import step_scores
 from reasoning_irl.text.token_spans import cut, spans_of, step_ids, steps_in
@@ -27,6 +29,15 @@ TEMPLATE, DATA_MARK = "report_template.html", "{{DATA}}"
 SHOWN = ("id", "sample", "answer", "reference", "correct", "first_error_step", "planted")
 NATURAL, PLANTED = "natural", "planted"
 ENDS = ("low", "high", "verdict", "note")
+PLACES = {"value": "", "low": "/low", "high": "/high"}
+CAPTIONS = {
+    "training_curves": "Training, by policy step: each value in grey, their moving mean in colour.",
+    "reward_distributions": "Scores of test traces, right and wrong. The less they overlap, the better the reward.",
+    "rerank_vs_n": "Problems answered right if one of n samples is chosen, by what chooses.",
+    "calibration": "Calibrated probability of being right, and the share that is: on the diagonal it can be trusted.",
+    "reward_by_position": "Mean token reward along a trace, right and wrong.",
+    "first_wrong_step": "How often the lowest-scored step is the first wrong one, with 95 % intervals.",
+}
 
 
 def _finite(value: Any) -> Any:
@@ -121,6 +132,13 @@ def _table(table: Table, metrics: Metrics) -> dict[str, Any]:
     return {"title": table.title, "columns": list(table.columns), "intervals": table.intervals, "rows": rows}
 
 
+def _terms(tables: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the rows and columns of these tables mean, where that is not plain."""
+    methods = dict.fromkeys(row["method"] for table in tables for row in table["rows"] if row["method"] in BY_NAME)
+    columns = dict.fromkeys(column for table in tables for column in table["columns"] if column in MEANINGS)
+    return [*((method, BY_NAME[method].meaning) for method in methods), *((c, MEANINGS[c]) for c in columns)]
+
+
 def _questions(metrics: Metrics) -> list[dict[str, Any]]:
     """The tables by question. Differences are shown in the cells of the baselines, not as a table of their own."""
     tables, shown = layout(metrics), with_aliases(metrics)
@@ -129,7 +147,67 @@ def _questions(metrics: Metrics) -> list[dict[str, Any]]:
         for question in QUESTIONS
         if question != DIFFERENCES
     }
-    return [{"question": question, "tables": found} for question, found in grouped.items() if found]
+    return [
+        {"question": question, "terms": _terms(found), "tables": found} for question, found in grouped.items() if found
+    ]
+
+
+def _summary(metrics: Metrics) -> list[dict[str, Any]]:
+    """What the reward is for, in up to three numbers, each with the baselines that it has to beat."""
+    n = metrics.get("n_rerank")
+    source = next((s for s in (NATURAL, PLANTED) if f"{REWARD}/first_error_hit@1/{s}" in metrics), NATURAL)
+    numbers = [
+        (
+            f"Choosing one of {n} samples",
+            "of problems right",
+            f"rerank@1|{n}",
+            ("random", "majority", "logprob", "frozen"),
+        ),
+        (
+            "Ordering samples of a problem",
+            "AUROC within a problem",
+            "auroc_within_prompt",
+            ("length", "logprob", "frozen"),
+        ),
+        (
+            "Finding the first wrong step",
+            f"of {source} errors found",
+            f"first_error_hit@1/{source}",
+            ("first_step", "last_step", "logprob", "frozen"),
+        ),
+    ]
+    return [
+        {
+            "title": title,
+            "unit": unit,
+            **{end: _finite(metrics.get(f"{REWARD}/{name}{mark}")) for end, mark in PLACES.items()},
+            "against": [
+                {
+                    "method": BY_NAME[method].label,
+                    "value": _finite(metrics[f"{method}/{name}"]),
+                    "difference": _finite(metrics.get(difference(method, name))),
+                    "verdict": metrics.get(f"{difference(method, name)}/verdict"),
+                }
+                for method in others
+                if metrics.get(f"{method}/{name}") is not None
+            ],
+        }
+        for title, unit, name, others in numbers
+        if metrics.get(f"{REWARD}/{name}") is not None
+    ]
+
+
+def _facts(metrics: Metrics, n_problems: int) -> list[tuple[str, str]]:
+    """What was evaluated, with what supervision, by which version and when."""
+    samples = f", {metrics['n_samples']} samples each" if "n_samples" in metrics else ""
+    facts = {
+        "Test data": f"{n_problems:,} problems{samples}",
+        "Policy": metrics.get("policy"),
+        "Supervision": metrics.get("supervision", "not declared"),
+        "Choices": metrics.get("choice/supervision"),
+        "Written by": f"reasoning_irl {version('reasoning_irl')}, {date.today().isoformat()}",
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
 def write_report(
@@ -151,8 +229,8 @@ def write_report(
     how = {source: str(metrics.get(f"choice/reward/step_score/{source}", "mean")) for source in (NATURAL, PLANTED)}
     data = {
         "title": title,
-        "supervision": metrics.get("supervision"),
-        "n_test_problems": metrics.get("n_test_problems"),
+        "facts": _facts(metrics, metrics.get("n_test_problems", len({trace.get("id") for trace in traces}))),
+        "summary": _summary(with_aliases(metrics)),
         "n_available": n_available,
         "aggregation": metrics.get("choice/reward/aggregation"),
         "step_score": how,
@@ -173,7 +251,8 @@ PLANTED_SHOWN = 100  # planted errors in the report
 
 def write_run_report(output_dir: Path, metrics: Metrics, rows: list[dict[str, Any]], n_available: int) -> None:
     """Writes report.html with these test traces (chosen from `n_available`), the run's figures and planted errors."""
-    images = [(path.stem.replace("_", " "), path) for path in sorted((output_dir / FIGURES).glob("*.png"))]
+    files = sorted((output_dir / FIGURES).glob("*.png"), key=lambda path: [*CAPTIONS, path.stem].index(path.stem))
+    images = [(CAPTIONS.get(path.stem, path.stem), path) for path in files]
     file = output_dir / PLANTED_FILE
     planted = [row for _, row in read_jsonl(file)][:PLANTED_SHOWN] if file.is_file() else []
     write_report(

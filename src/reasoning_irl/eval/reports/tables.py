@@ -32,6 +32,22 @@ ERROR_METRICS = {
     "token AUROC": "first_error_token_auroc",
     "ProcessBench F1": "processbench_f1",
 }
+# What the headings of columns mean, for the report.
+MEANINGS = {
+    "AUROC": "the probability that a right trace scores higher than a wrong one, over all traces; .5 is chance",
+    "within problem": "AUROC of traces of the same problem: a score that only knows which problems are hard has .5",
+    "AUPRC": "the precision of calling traces right, averaged over thresholds",
+    "ECE": "how far calibrated scores are from the share of right traces, on average",
+    "Brier": "the mean squared error of calibrated scores as probabilities of being right",
+    "r with length": "the correlation of the score with the number of tokens",
+    "r with right": "the correlation of the score with being right",
+    "the same, given length and format": "that correlation among traces of equal length and format",
+    "hit@1": "the share of wrong traces whose lowest-scored step is the first wrong one",
+    "hit@3": "the same, within the three lowest-scored steps",
+    "MAP": "the mean of 1 / the rank of the first wrong step",
+    "token AUROC": "the probability that a token of the first wrong step scores lower than another token of its trace",
+    "ProcessBench F1": "the harmonic mean of the shares of wrong traces located and of sound traces left alone",
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class Output(StrEnum):
 @dataclass(frozen=True)
 class Method:
     name: str  # the first part of its metrics' names
-    label: str  # in figures
+    label: str  # in figures and the report
+    meaning: str  # for the report
     output: Output
     colour: str  # a name in figures/style.py's PALETTE
     linestyle: str = "-"
@@ -35,14 +36,34 @@ class Method:
 
 SFT_AND_POLICY = "model.sft_path, model.policy_path and validation traces"
 METHODS = (
-    Method("reward", "learned reward", Output.token_values, "blue", needs="model.reward_path"),
-    Method("other", "other reward model", Output.token_values, "orange", needs="eval.against"),
     Method(
-        "frozen", "untrained reward", Output.token_values, "grey", needs="model.frozen_path with the reward's tokenizer"
+        "reward",
+        "learned reward",
+        "the reward model that is evaluated",
+        Output.token_values,
+        "blue",
+        needs="model.reward_path",
+    ),
+    Method(
+        "other",
+        "other reward model",
+        "the reward model it is compared with",
+        Output.token_values,
+        "orange",
+        needs="eval.against",
+    ),
+    Method(
+        "frozen",
+        "untrained reward",
+        "the reward model before training",
+        Output.token_values,
+        "grey",
+        needs="model.frozen_path with the reward's tokenizer",
     ),
     Method(
         "logprob",
         "log-probability",
+        "the log-probability of each token under the policy",
         Output.token_values,
         "purple",
         needs="model.policy_path, or token_logprobs in the file",
@@ -50,20 +71,51 @@ METHODS = (
     Method(
         "entropy",
         "entropy",
+        "minus the policy's entropy before each token, so that a certain policy scores high",
         Output.token_values,
         "vermilion",
         needs="model.policy_path with the reward's tokenizer, or token_entropies in the file",
     ),
-    Method("sft", "log-probability of SFT", Output.token_values, "brown", needs="model.sft_path"),
-    Method("logprobs", "both log-probabilities", Output.token_values, "brown", "--", needs=SFT_AND_POLICY),
-    Method("reward_and_logprobs", "reward and both", Output.token_values, "blue", "--", needs=SFT_AND_POLICY),
-    Method("length", "length", Output.trace_score, "sky"),
-    Method("random", "random", Output.trace_score, "black", "--"),
-    Method("majority", "majority vote", Output.votes, "green"),
-    Method("oracle", "oracle", Output.trace_score, "grey", ":"),
-    Method("chance", "chance", Output.step, "black"),
-    Method("first_step", "always the first step", Output.step, "sky"),
-    Method("last_step", "always the last step", Output.step, "green"),
+    Method(
+        "sft",
+        "log-probability of SFT",
+        "the log-probability of each token under a policy after SFT on the same demonstrations",
+        Output.token_values,
+        "brown",
+        needs="model.sft_path",
+    ),
+    Method(
+        "logprobs",
+        "both log-probabilities",
+        "the sum of the two log-probabilities, each standardised",
+        Output.token_values,
+        "brown",
+        "--",
+        needs=SFT_AND_POLICY,
+    ),
+    Method(
+        "reward_and_logprobs",
+        "reward and both",
+        "the sum of the reward and the two log-probabilities, each standardised",
+        Output.token_values,
+        "blue",
+        "--",
+        needs=SFT_AND_POLICY,
+    ),
+    Method("length", "length", "the shorter trace scores higher", Output.trace_score, "sky"),
+    Method("random", "random", "what a random order gives on average", Output.trace_score, "black", "--"),
+    Method("majority", "majority vote", "the answer that most samples give", Output.votes, "green"),
+    Method(
+        "oracle",
+        "oracle",
+        "knows which samples are right: the most that can be reached",
+        Output.trace_score,
+        "grey",
+        ":",
+    ),
+    Method("chance", "chance", "names a step at random", Output.step, "black"),
+    Method("first_step", "always the first step", "names the first step without reading", Output.step, "sky"),
+    Method("last_step", "always the last step", "names the last step without reading", Output.step, "green"),
 )
 BY_NAME = {method.name: method for method in METHODS}
 REWARD, OTHER = "reward", "other"  # the model that is evaluated, and the one that `eval.against` compares it with
