@@ -122,6 +122,30 @@ def test_every_experiment_is_valid_at_both_scales(name: str, scale: str) -> None
         assert config.training.output_dir == ("outputs/" + "smoke/" * (scale == "smoke") + config.wandb.run_name)
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("config_irl_train", ["variant=[wgan,step]", "scale=smoke", "dataset=arithmetic"]),
+        ("own_irl_train", ["variant=noper", "scale=smoke", "dataset=jsonl"]),
+        ("config_sft_train", ["scale=smoke", "dataset=arithmetic"]),
+        ("config_train", ["scale=smoke", "dataset=arithmetic"]),
+        ("config_eval", ["scale=smoke"]),
+        ("config_irl_eval", ["scale=smoke"]),
+    ],
+)
+def test_groups_can_be_chosen_with_the_configs_for_own_use(name: str, overrides: list[str]) -> None:
+    """Trap: `variant=` and `scale=` work with the published experiments only."""
+    config = compose_any(name, *overrides)
+    if isinstance(config, schema.TrainConfig):
+        assert config.training.max_steps == 2
+        assert config.training.output_dir.startswith("outputs/smoke/")
+        assert not config.warm_start.enabled
+    else:
+        assert config.eval.bootstrap_draws == 20
+    if isinstance(config, schema.IRLTrainConfig) and name == "config_irl_train":
+        assert config.model.classifier_loss == schema.ClassifierLoss.wgan
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_changes_only_the_keys_that_it_names(variant: str) -> None:
     plain, changed = (

@@ -107,6 +107,7 @@ def test_mistake_on_the_command_line_is_one_line_and_exit_code_2(override: str, 
         (["--config-path=configs/llama3b", "--config-name=3B_1B_config_irl_train", "variant=foo"], "variant from"),
         (["--config-path=configs/llama3b", "--config-name=nowhere"], "there is no config nowhere"),
         (["--config-path=configs/nowhere", "--config-name=x"], "--config-path"),
+        (["backbone=llama3b"], "this config has no group backbone to choose from"),
     ],
 )
 def test_missing_config_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:

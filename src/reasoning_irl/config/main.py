@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -95,7 +96,10 @@ def explain(error: Exception, *expected: type) -> str:
             return "run_dir and wandb.run_name are derived from each other: set run_dir=FOLDER"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"{cause.full_key}: {_first_line(cause.msg or str(cause))}"
-    return _first_line(str(error))
+    line = _first_line(str(error))
+    if group := re.match(r"Could not override '([^']+)'\. No match in the defaults list", line):
+        return f"this config has no group {group[1]} to choose from: remove {group[1]}="
+    return line
 
 
 def _missing_config(error: MissingConfigException) -> str:
