@@ -14,7 +14,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("tracking", "rewards", "metrics"),
     ("data",),
     ("models",),
-    ("training", "eval.traces", "export"),
+    ("training", "eval.traces", "export", "check_data"),
     ("eval.scoring",),
     ("eval.reports",),
     ("eval",),

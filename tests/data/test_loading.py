@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,13 +114,34 @@ def test_training_file_is_rejected_as_test_file(tmp_path: Path, dataset: Dataset
         load_test(replace(dataset, name=DatasetName.jsonl, path=path), 10, None)
 
 
-def test_too_few_records_are_an_error_that_names_the_settings(tmp_path: Path, dataset: DatasetConfig) -> None:
-    path = write(tmp_path / "train.jsonl", [own(n) for n in range(10)])
-    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(10)])
+def test_limits_fit_themselves_to_small_data(
+    tmp_path: Path, dataset: DatasetConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trap: a first try with 20 records of one's own fails on defaults meant for thousands."""
+    path = write(tmp_path / "train.jsonl", [own(n) for n in range(20)])
+    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(20)])
+    chosen = replace(dataset, name=DatasetName.jsonl, path=path, test_path=test_path, n_heldout=100)
+    with caplog.at_level(logging.INFO):
+        data = load_train(chosen)
+        validation, test = load_test(chosen, 300, None)
+    assert (len(data.train), len(data.heldout), len(validation), len(test)) == (14, 6, 6, 14)
+    assert not questions(validation) & questions(test)
+    assert [record.getMessage() for record in caplog.records] == [
+        "dataset.n_heldout=100 is more than half of the 20 experts: 6 are held out",
+        "eval.n_validation=300 and eval.n_problems=None do not fit: of the 20 test records, 6 are for validation",
+    ]
+    # What fits is kept as it is.
+    assert [len(part) for part in load_test(chosen, 8, 12)] == [8, 12]
+    assert len(load_train(replace(chosen, n_heldout=10)).heldout) == 10
+
+
+def test_too_few_records_are_an_error(tmp_path: Path, dataset: DatasetConfig) -> None:
+    path = write(tmp_path / "train.jsonl", [own(n) for n in range(2)])
+    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(3)])
     chosen = replace(dataset, name=DatasetName.jsonl, path=path, test_path=test_path)
-    with pytest.raises(DataError, match=r"10 experts leave none .*n_heldout=10"):
+    with pytest.raises(DataError, match="2 experts leave none to learn from, 2 held out"):
         load_train(chosen)
-    with pytest.raises(DataError, match=r"has 10 records, too few for eval\.n_validation=8"):
+    with pytest.raises(DataError, match="has 3 records: give at least 4"):
         load_test(chosen, 8, 3)
 
 

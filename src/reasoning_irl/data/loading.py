@@ -19,6 +19,7 @@ from reasoning_irl.data.medreason import is_test_question, medreason_record
 from reasoning_irl.data.records import Record, Row
 from reasoning_irl.data.sources import HubSet, Parser, read_rows, to_records
 from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.log import logger
 
 # The test and validation problems of generated data come first in the stream, so that they do not depend on the
 # number of training problems.
@@ -115,14 +116,15 @@ def load_train(dataset: DatasetConfig) -> TrainData:
     else:
         records = _read_train(source, dataset)
         random.Random(dataset.seed).shuffle(records)
-    heldout = records[: dataset.n_heldout]
+    n_heldout = _fitting(dataset.n_heldout, len(records))
+    if n_heldout < dataset.n_heldout:
+        asked_for = f"dataset.n_heldout={dataset.n_heldout} is more than half of the {len(records)} experts"
+        logger.info("%s: %d are held out", asked_for, n_heldout)
+    heldout = records[:n_heldout]
     asked = {record.question for record in heldout}  # a question may have several experts
-    train = [record for record in records[dataset.n_heldout :] if record.question not in asked][: dataset.n_train]
+    train = [record for record in records[n_heldout:] if record.question not in asked][: dataset.n_train]
     if not train:
-        raise DataError(
-            f"{len(records)} experts leave none to learn from after dataset.n_heldout={dataset.n_heldout}: "
-            "lower n_heldout or give more experts"
-        )
+        raise DataError(f"{len(records)} experts leave none to learn from, {n_heldout} held out: give more experts")
     return TrainData(plant_errors(train, dataset.expert_error_rate, dataset.seed, number_limit(dataset)), heldout)
 
 
@@ -139,7 +141,7 @@ def load_annotated(dataset: DatasetConfig, n: int) -> list[Record]:
 
 
 def load_test(dataset: DatasetConfig, n_validation: int, n_test: int | None) -> tuple[list[Record], list[Record]]:
-    """(validation, test) records, without overlap, from data that is not trained on."""
+    """(validation, test) records, without overlap, from data that is not trained on; fewer if a file has fewer."""
     source = DATASETS[dataset.name]
     if isinstance(source, GeneratedSet):
         wanted = n_validation + (n_test or N_GENERATED_TEST - n_validation)
@@ -151,12 +153,19 @@ def load_test(dataset: DatasetConfig, n_validation: int, n_test: int | None) -> 
     else:
         records = _read_test(source, dataset)
         random.Random(0).shuffle(records)  # the same test set for every run
+    if len(records) < 4:
+        raise DataError(f"the test data of dataset.name={dataset.name} has {len(records)} records: give at least 4")
+    n_fitting = n_validation
     if len(records) < n_validation + (n_test or 1):
-        raise DataError(
-            f"the test data of dataset.name={dataset.name} has {len(records)} records, too few for "
-            f"eval.n_validation={n_validation} and eval.n_problems={n_test}: lower them"
-        )
-    return records[:n_validation], records[n_validation:][:n_test]
+        n_fitting = _fitting(n_validation, len(records))
+        asked_for = f"eval.n_validation={n_validation} and eval.n_problems={n_test} do not fit"
+        logger.info("%s: of the %d test records, %d are for validation", asked_for, len(records), n_fitting)
+    return records[:n_fitting], records[n_fitting:][:n_test]
+
+
+def _fitting(n: int, n_records: int) -> int:
+    """n, or a third of the records, but at least 2, if n is more than half of them."""
+    return n if n <= n_records // 2 else max(2, n_records // 3)
 
 
 def _read_train(source: FileSet, dataset: DatasetConfig) -> list[Record]:
