@@ -17,7 +17,8 @@ import torch
 
 from reasoning_irl.config.schema import EmbeddedModelConfig, Granularity, RewardHead
 from reasoning_irl.data.tokens import TokenSequence
-from reasoning_irl.eval.scoring.generation import on_best_device, score_by_length
+from reasoning_irl.eval.scoring.generation import on_best_device
+from reasoning_irl.models.batches import score_by_length
 from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import RewardSpec, build_reward_model

@@ -19,11 +19,9 @@ from reasoning_irl.data.loading import load_test
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, check_prompt_lengths, encode_prompt
 from reasoning_irl.eval.scoring.generation import (
-    batches,
     end_ids,
     on_best_device,
     sample,
-    score_by_length,
     token_logprobs,
 )
 from reasoning_irl.eval.scoring.vllm_engine import VLLMEngine
@@ -31,6 +29,7 @@ from reasoning_irl.eval.traces.resumable import PartialTraces
 from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION
 from reasoning_irl.metrics.summary import Metrics, Summary, write_metrics
 from reasoning_irl.metrics.traces import majority_at, pass_at_k
+from reasoning_irl.models.batches import batches, score_by_length
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
 from reasoning_irl.rewards.checking import is_right, vote

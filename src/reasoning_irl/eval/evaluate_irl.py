@@ -166,9 +166,8 @@ def _report_traces(
             reading = choose_reading(
                 [token_values[i] for i in at_validation], validation, default.get(method, AGGREGATION_CHOICES[0])
             )
-            summary.metrics |= {f"choice/{method}/aggregation": reading.aggregation}
-            summary.metrics |= {f"choice/{method}/aggregation/by": reading.by}
-            scores[method] = reading.scores(token_values[: len(traces)], traces)
+            summary.metrics |= reading.as_metrics(method)
+            scores[method] = reading.scores(token_values[: len(traces)], [trace.step_ids for trace in traces])
             of_test[method], of_validation[method] = scores[method][at_test], scores[method][at_validation]
     of_test |= score_traces(test)
     of_validation |= score_traces(validation)

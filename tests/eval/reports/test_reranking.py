@@ -8,7 +8,6 @@ import pytest
 from reasoning_irl.eval.reports.reranking import (
     NO_ANSWERS,
     NO_WEIGHTS,
-    Reading,
     choose_reading,
     report_reranking,
 )
@@ -17,6 +16,7 @@ from reasoning_irl.eval.traces.labelled import Labelled, labelled
 from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION, Trace
 from reasoning_irl.metrics import traces as metrics
 from reasoning_irl.metrics.calibration import fit_platt
+from reasoning_irl.metrics.reading import Reading
 from reasoning_irl.metrics.summary import Summary
 from reasoning_irl.metrics.traces import Floats
 from tests.helpers.traces import answered_trace, made_trace
@@ -43,7 +43,7 @@ def test_aggregation_is_chosen_by_auroc_on_validation() -> None:
     values = [[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]  # only the last token separates right from wrong
     reading = choose_reading(values, data)
     assert (reading.aggregation, reading.by) == ("last", "auroc on validation")
-    assert reading.scores(values, data.traces).tolist() == [1.0, 0.0]
+    assert reading.scores(values, [trace.step_ids for trace in data.traces]).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("labels", [[True, True], []])
@@ -62,7 +62,7 @@ def test_product_multiplies_calibrated_step_probabilities() -> None:
     platt = fit_platt([2.0, 3.0, -2.0, -5.0], [1, 1, 0, 0])
     assert platt is not None
     p = platt.probabilities([2.0, 3.0, -2.0, -5.0])
-    scores = Reading("product", "", platt).scores(values, data.traces)
+    scores = Reading("product", "", platt).scores(values, [trace.step_ids for trace in data.traces])
     assert np.exp(scores) == pytest.approx([p[0] * p[1], p[2], p[3]])
 
 

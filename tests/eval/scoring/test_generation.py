@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from reasoning_irl.config.schema import Engine, SamplingConfig
 from reasoning_irl.data.records import Record
-from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
-from reasoning_irl.eval.scoring.generation import batches, end_ids, sample, score_by_length, token_logprobs
+from reasoning_irl.data.tokens import TokenSequence, collate, encode_prompt
+from reasoning_irl.eval.scoring.generation import end_ids, sample, token_logprobs
 from reasoning_irl.models.loading import load_policy
 
 GREEDY = SamplingConfig(
@@ -129,52 +127,7 @@ def test_end_ids_are_those_of_tokenizer_and_model(
     assert end_ids(model, tokenizer) == expected
 
 
-@pytest.mark.parametrize(("total", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (7, 1)])
-def test_batches_cover_everything_once(total: int, size: int) -> None:
-    rows = batches(total, size)
-    assert [at for chosen in rows for at in range(total)[chosen]] == list(range(total))
-    assert all(0 < chosen.stop - chosen.start <= size for chosen in rows)
-    assert len(rows) == -(-total // size)
-
-
 # Scoring
-
-
-def test_scores_come_back_in_order_without_padding(sequences: list[TokenSequence]) -> None:
-    """Trap: batches are sorted by length; scores must return to their own sequences."""
-    chosen = sequences[:9]
-    assert len({len(s.completion_ids) for s in chosen}) > 2
-    expected = [[1.5 * token for token in s.completion_ids] for s in chosen]
-    for size in (1, 4, 20):
-        seen: list[int] = []
-
-        def progress(slices: Iterable[slice], seen: list[int] = seen) -> Iterable[slice]:
-            for rows in slices:
-                seen.append(rows.stop - rows.start)
-                yield rows
-
-        values = score_by_length(chosen, lambda batch: batch.completion_ids * 1.5, 0, size, progress)
-        assert [of_tokens.tolist() for of_tokens in values] == expected
-        assert sum(seen) == 9
-    assert score_by_length([], lambda batch: batch.completion_ids, 0, 4, all_batches) == []
-
-
-def test_batches_hold_sequences_of_similar_length(sequences: list[TokenSequence]) -> None:
-    widths: list[set[int]] = []
-
-    def score(batch: TokenBatch) -> torch.Tensor:
-        widths.append(set(batch.attention_mask.sum(1).tolist()))
-        return batch.completion_ids
-
-    score_by_length(sequences[:12], score, 0, 4, all_batches)
-    assert all(max(first) <= min(second) for first, second in pairwise(widths))
-
-
-def test_scores_do_not_keep_their_batch_in_memory() -> None:
-    """Trap: a slice of a batch keeps the whole batch alive, padding included."""
-    pair = [TokenSequence((1,), (1,) * n) for n in (2, 50)]
-    values = score_by_length(pair, lambda batch: batch.completion_ids * 1.5, 0, 2, all_batches)
-    assert [(of_tokens.dtype, of_tokens.base) for of_tokens in values] == [(np.float32, None)] * 2
 
 
 def test_token_logprobs_are_zero_on_padding(model: PreTrainedModel, sequences: list[TokenSequence]) -> None:

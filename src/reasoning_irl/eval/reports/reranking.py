@@ -1,7 +1,6 @@
 """How well the score of a whole trace chooses among the samples of a problem."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,52 +8,17 @@ from reasoning_irl.config.schema import AnswerKind
 from reasoning_irl.eval.scoring.methods import BASELINES, BY_NAME, CHOOSING, OTHER, REWARD, difference
 from reasoning_irl.eval.traces.labelled import Labelled
 from reasoning_irl.eval.traces.trace_file import Trace
-from reasoning_irl.metrics.calibration import Platt, fit_platt
+from reasoning_irl.metrics.calibration import fit_platt
+from reasoning_irl.metrics.reading import PRODUCT, Reading, step_means
 from reasoning_irl.metrics.summary import Summary, mean_of
-from reasoning_irl.metrics.traces import (
-    AGGREGATIONS,
-    Floats,
-    TokenValues,
-    Values,
-    auroc,
-    best_of_n,
-    majority_curve,
-    step_scores,
-)
+from reasoning_irl.metrics.traces import Floats, TokenValues, auroc, best_of_n, majority_curve
 from reasoning_irl.rewards.checking import vote
 from reasoning_irl.text.trace import extract_answer
 
-# "product" multiplies the calibrated probabilities of the steps (Lightman et al. 2023); the rest are AGGREGATIONS.
-PRODUCT = "product"
 AGGREGATION_CHOICES = ("mean", "min", "step_min", "last", PRODUCT)
 NO_WEIGHTS = "undefined: no calibrated score to weight votes by"
 NO_ANSWERS = "undefined: no completion has an answer to vote for"
 ALL_NS = 16  # best of n for every n up to this one, then for powers of two
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the values of a trace's tokens become its score; `of_step` is the calibration that the product needs."""
-
-    aggregation: str
-    by: str  # how it was chosen
-    of_step: Platt | None = None
-
-    def scores(self, token_values: TokenValues, traces: Sequence[Trace]) -> Floats:
-        """Scores (N,) of traces from their tokens' values (N lists of T)."""
-        pairs = zip(token_values, traces, strict=True)
-        if self.aggregation == PRODUCT:
-            assert self.of_step is not None
-            return np.array([self.of_step.log_probabilities(_means(v, t)).sum() for v, t in pairs], dtype=np.float64)
-        aggregate = AGGREGATIONS[self.aggregation]
-        return np.array([aggregate(v, t.step_ids) for v, t in pairs], dtype=np.float64)
-
-
-def _means(token_values: Values, trace: Trace) -> Floats:
-    """Mean value (S,) of each step that has tokens; a trace without steps counts as one step."""
-    means = step_scores(token_values, trace.step_ids)
-    means = means[np.isfinite(means)]
-    return means if means.size else np.array([np.mean(token_values, dtype=np.float64)])
 
 
 def choose_reading(token_values: TokenValues, data: Labelled, default: str = AGGREGATION_CHOICES[0]) -> Reading:
@@ -63,14 +27,15 @@ def choose_reading(token_values: TokenValues, data: Labelled, default: str = AGG
     The AUROC within problems has far fewer pairs and, on a few hundred problems, chooses by noise. For the product,
     the mean of each step is calibrated to whether its whole trace is right.
     """
-    means = [_means(values, trace) for values, trace in zip(token_values, data.traces, strict=True)]
+    step_ids = [trace.step_ids for trace in data.traces]
+    means = [step_means(values, steps) for values, steps in zip(token_values, step_ids, strict=True)]
     of_trace = [np.full(steps.size, right) for steps, right in zip(means, data.correct, strict=True)]
     of_step = fit_platt(np.concatenate(means), np.concatenate(of_trace)) if means else None
     areas = {}
     for how in AGGREGATION_CHOICES:
         if how != PRODUCT or of_step is not None:
             reading = Reading(how, "auroc on validation", of_step)
-            areas[reading] = auroc(reading.scores(token_values, data.traces), data.correct)
+            areas[reading] = auroc(reading.scores(token_values, step_ids), data.correct)
     known = {reading: area for reading, area in areas.items() if area is not None}
     if not known:
         return Reading(default, "default: no validation traces of both kinds")

@@ -1,11 +1,9 @@
-"""Samples completions from a policy, and computes token scores of sequences in batches."""
+"""Samples completions from a policy in batches, and computes the token scores of a batch."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
@@ -19,9 +17,9 @@ from transformers import (
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
+from reasoning_irl.models.batches import Progress, batches
 from reasoning_irl.models.logprobs import token_logps
 
-Progress = Callable[[Iterable[slice]], Iterable[slice]]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -135,37 +133,10 @@ def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     return entropies
 
 
-def score_by_length(
-    sequences: Sequence[TokenSequence],
-    score: Callable[[TokenBatch], Tensor],
-    pad_id: int,
-    batch_size: int,
-    progress: Progress,
-    device: torch.device | str = "cpu",
-) -> list[NDArray[np.float32]]:
-    """One value per completion token (T,), in the order of the sequences; batches group sequences by length.
-
-    `score` maps a batch on `device` to (B, T).
-    """
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].prompt_ids) + len(sequences[i].completion_ids))
-    scored = [np.empty(0, dtype=np.float32)] * len(sequences)
-    with torch.no_grad():
-        for rows in progress(batches(len(order), batch_size)):
-            chosen = [sequences[i] for i in order[rows]]
-            values = score(collate(chosen, pad_id, device)).float().cpu().numpy()
-            for i, sequence, row in zip(order[rows], chosen, values, strict=True):
-                scored[i] = row[: len(sequence.completion_ids)].copy()  # a copy, so that the padded batch is freed
-    return scored
-
-
 def on_best_device(module: Module) -> Module:
     """Moves the module to the GPU if there is one, and returns it."""
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     return module
-
-
-def batches(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

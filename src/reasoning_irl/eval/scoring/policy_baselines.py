@@ -19,13 +19,13 @@ from reasoning_irl.data.tokens import NO_LIMIT, TokenSequence, encode_completion
 from reasoning_irl.eval.scoring.generation import (
     on_best_device,
     progress_bar,
-    score_by_length,
     token_entropies,
     token_logprobs,
 )
 from reasoning_irl.eval.scoring.inputs import ScoringJob
 from reasoning_irl.eval.traces.trace_file import read_traces
 from reasoning_irl.metrics.traces import Floats, TokenValues, Values
+from reasoning_irl.models.batches import score_by_length
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.text.token_spans import decode, spans_of, token_spans
 from reasoning_irl.text.trace import Span

@@ -39,8 +39,9 @@ from transformers import (
 
 from reasoning_irl.config.schema import Granularity, RewardHead, RewardKind, ScorerConfig
 from reasoning_irl.data.tokens import NO_LIMIT, TokenBatch, TokenSequence, encode_completion
-from reasoning_irl.eval.scoring.generation import Progress, on_best_device, score_by_length, token_logprobs
+from reasoning_irl.eval.scoring.generation import on_best_device, token_logprobs
 from reasoning_irl.metrics.traces import TokenValues, Values
+from reasoning_irl.models.batches import Progress, score_by_length
 from reasoning_irl.models.loading import base_of, is_adapter, load_policy, no_model, weights
 from reasoning_irl.models.reward_model import SPEC_FILE, find_reward_model, load_reward_model, load_spec
 from reasoning_irl.text.token_spans import spans_of

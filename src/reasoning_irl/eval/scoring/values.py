@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from reasoning_irl.eval.scoring.generation import on_best_device, progress_bar, score_by_length
+from reasoning_irl.eval.scoring.generation import on_best_device, progress_bar
 from reasoning_irl.eval.scoring.inputs import ScoringJob
 from reasoning_irl.eval.scoring.policy_baselines import negative_entropies, policy_logprobs, sft_logprobs
 from reasoning_irl.eval.scoring.scorers import tokenizer_folder
 from reasoning_irl.eval.traces.labelled import Labelled
 from reasoning_irl.eval.traces.trace_file import VALIDATION, Skipped, Trace
 from reasoning_irl.metrics.traces import Floats, TokenValues
+from reasoning_irl.models.batches import score_by_length
 from reasoning_irl.models.loading import load_tokenizer
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.utils.errors import DataError
