@@ -16,7 +16,7 @@ from reasoning_irl.eval.reports.reranking import AGGREGATION_CHOICES
 from reasoning_irl.metrics.first_error import POSITIONS
 from reasoning_irl.metrics.summary import Metrics
 from reasoning_irl.models.embedded import build_tokenizer
-from reasoning_irl.models.reward_model import RewardSpec, build_reward_model, load_reward_model
+from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model, load_reward_model
 from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.configs import eval_config, irl_config
 from tests.helpers.traces import (
@@ -93,6 +93,32 @@ def test_scores_the_samples_of_a_run_in_place(run_dir: Path, tmp_path: Path) -> 
 
     again = run_irl_evaluation(irl_config(f"run_dir={run}"))
     assert again == metrics
+
+
+def test_reward_model_is_then_read_as_the_evaluation_chose(run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    rows = foreign_rows()
+    questions, completions = [row["question"] for row in rows], [row["completion"] for row in rows]
+    before = RewardModel.from_run(run).score_batch(questions, completions)
+    assert before[0].aggregation == "mean"
+    # Right is what a low reward at one token decides, so that the choice is not the default.
+    lowest = [min(scored.rewards) for scored in before]
+    for row, value in zip(rows, lowest, strict=True):
+        row["correct"] = bool(value > np.median(lowest))
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    metrics = run_irl_evaluation(irl_config(f"run_dir={run}", f"eval.traces={file}", "eval.n_planted=0"))
+    assert metrics["choice/reward/aggregation"] != "mean"
+    moved = run.rename(tmp_path / "moved")
+    expected = pytest.approx([row["score"] for row in read_rows(moved / "traces.jsonl")], abs=1e-5)
+    for name in (moved, moved / "checkpoint-10", moved / "checkpoint-10/reward_model"):
+        scored = RewardModel.from_run(name).score_batch(questions, completions, batch_size=5)
+        assert {one.aggregation for one in scored} == {metrics["choice/reward/aggregation"]}
+        assert [one.total for one in scored] == expected
+    # Nothing that training goes on from has changed, and what was chosen for another model is not this one's.
+    assert load_reward_model(moved / "checkpoint-10/reward_model").spec.reading is None
+    (moved / "checkpoint-10").rename(moved / "checkpoint-20")
+    assert RewardModel.from_run(moved).score("How many?", RIGHT).aggregation == "mean"
 
 
 def test_file_of_another_program_needs_three_keys_and_no_run(
@@ -178,7 +204,8 @@ def test_skipped_rows_are_listed_and_change_nothing_else(
     assert [{key: row[key] for key in GOOD} for row in kept] == rows
     # Without the broken rows, everything is the same.
     clean = write_rows(tmp_path / "clean.jsonl", rows)
-    assert score_file(reward_folder, clean, tmp_path / "clean") == {**metrics, "n_skipped": 0}
+    same = {**metrics, "n_skipped": 0, "choice/reward/traces": str(clean)}
+    assert score_file(reward_folder, clean, tmp_path / "clean") == same
     assert not (tmp_path / "clean/skipped.jsonl").exists()
 
 

@@ -1,7 +1,12 @@
 import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
@@ -14,7 +19,10 @@ from transformers import (
 
 from reasoning_irl.config.schema import DiscriminatorLogit, Dtype, Granularity, RewardHead
 from reasoning_irl.config.schema import LoraConfig as LoraSettings
+from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
+from reasoning_irl.metrics.calibration import Platt
+from reasoning_irl.metrics.reading import Reading
 from reasoning_irl.models.granularity import back_fill
 from reasoning_irl.models.loading import with_lora
 from reasoning_irl.models.reward_model import (
@@ -298,9 +306,100 @@ def test_every_trainable_weight_gets_a_gradient(
     assert [n for n in without if not n.endswith("score.bias")] == []
 
 
-def test_empty_completion_cannot_be_scored(make_reward_model: MakeModel) -> None:
-    with pytest.raises(DataError, match="empty"):
-        make_reward_model().score("How many?", " \n")
+def test_batch_gives_each_completion_its_own_score(make_reward_model: MakeModel, records: list[Record]) -> None:
+    """Trap: batches are sorted by length; scores must return to their own completions."""
+    model = trained(make_reward_model(RewardHead.likelihood))
+    chosen = records[:7]
+    together = model.score_batch([r.question for r in chosen], [r.target for r in chosen], batch_size=3)
+    assert len({len(scored.tokens) for scored in together}) > 2
+    for record, scored in zip(chosen, together, strict=True):
+        alone = model.score(record.question, record.target)
+        assert scored.rewards == pytest.approx(alone.rewards, abs=1e-5)
+        assert replace(scored, rewards=[], step_scores=[], total=0.0) == replace(
+            alone, rewards=[], step_scores=[], total=0.0
+        )
+        assert "".join(scored.tokens) == record.target
+    assert model.score_batch([], []) == []
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_completion_without_text_is_scored_at_its_end_token(make_reward_model: MakeModel, text: str) -> None:
+    scored = trained(make_reward_model()).score("How many?", text)
+    assert "".join(scored.tokens) == text
+    assert scored.steps == scored.step_scores == []
+    assert scored.total == pytest.approx(np.mean(scored.rewards))
+
+
+@pytest.mark.parametrize(
+    ("questions", "completions", "message"),
+    [
+        (["a"], [None], r"completions\[0\] is None: give its text"),
+        (["a", "b"], ["x", [{"role": "assistant", "content": "x"}]], r"completions\[1\] is a list"),
+        ([3], ["x"], r"questions\[0\] is a int"),
+        (["a"], "x", "completions is one text: give a list"),
+        (["a"], ["x", "y"], "1 questions for 2 completions"),
+    ],
+)
+def test_anything_but_texts_is_refused(
+    make_reward_model: MakeModel, questions: Any, completions: Any, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        make_reward_model().score_batch(questions, completions)
+
+
+@pytest.mark.parametrize("reading", [None, Reading("min", "x"), Reading("product", "x", Platt(0.5, 1.0))])
+@pytest.mark.parametrize("logit", list(DiscriminatorLogit))
+def test_total_is_read_as_the_saved_model_says(
+    make_reward_model: MakeModel,
+    tokenizer: PreTrainedTokenizerFast,
+    records: list[Record],
+    tmp_path: Path,
+    reading: Reading | None,
+    logit: DiscriminatorLogit,
+) -> None:
+    model = trained(make_reward_model(logit=logit))
+    model.spec = replace(model.spec, reading=reading)
+    model.save(tmp_path)
+    scored = load_reward_model(tmp_path, tokenizer).score(records[0].question, records[0].target)
+    p = [1 / (1 + math.exp(-(0.5 * mean + 1.0))) for mean in scored.step_scores]
+    expected = {
+        "mean": np.mean(scored.rewards),
+        "sum": np.sum(scored.rewards),
+        "min": min(scored.rewards),
+        "product": sum(map(math.log, p)),
+    }
+    default = "sum" if logit == DiscriminatorLogit.additive else "mean"
+    assert scored.aggregation == (reading.aggregation if reading else default)
+    assert scored.total == pytest.approx(expected[scored.aggregation])
+
+
+def test_reward_model_is_loaded_by_its_hub_name(
+    make_reward_model: MakeModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache of the hub, as a download leaves it."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--someone--reward", "0" * 40
+    model = trained(make_reward_model())
+    model.save(repository / "snapshots" / commit)
+    tokenizer.save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    found = RewardModel.from_run("someone/reward")
+    assert found.score("How many?", "3").rewards == pytest.approx(model.score("How many?", "3").rewards, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("./no/such/folder", "there is no folder ./no/such/folder"), ("no/such", "there is no folder no/such here, and")],
+)
+def test_name_that_is_neither_a_folder_nor_on_the_hub_is_refused(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=message) as caught:
+        RewardModel.from_run(name)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_folder_without_a_reward_model_is_named_in_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -31,6 +31,7 @@ from reasoning_irl.eval.traces.labelled import labelled
 from reasoning_irl.eval.traces.labelled_errors import ErrorSet, LabelledError, natural_errors, planted_errors
 from reasoning_irl.eval.traces.other_model import about, other_rewards
 from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION, Skipped, Trace, plain_rows, read_traces
+from reasoning_irl.metrics.reading import EVALUATED
 from reasoning_irl.metrics.summary import Metrics, Summary, read_metrics, write_metrics
 from reasoning_irl.metrics.traces import Floats, TokenValues, Values
 from reasoning_irl.text.token_spans import token_pieces
@@ -41,6 +42,7 @@ from reasoning_irl.utils.run_folder import (
     SKIPPED_FILE,
     TRACES_FILE,
     load_run_config,
+    name_in,
     refuse_to_overwrite,
     to_jsonl,
     write_atomically,
@@ -84,6 +86,8 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
         summary.metrics |= about(inputs.against)
     summary.metrics |= {
         "choice/reward/kind": inputs.reward.kind.value,
+        EVALUATED: name_in(output_dir, inputs.reward.name),
+        "choice/reward/traces": name_in(output_dir, str(inputs.traces)),
         "n_skipped": len(skipped.reasons),
         "n_empty": sum(not trace.row["completion"].strip() for trace in traces),
     }

@@ -1,11 +1,12 @@
 """How the rewards of a trace's tokens become its score: what an evaluation chooses on validation, and scoring repeats.
 
 In metrics.json the choice of a method has the names `choice/METHOD/aggregation`, `.../aggregation/by` and, for the
-product, `.../aggregation/steps` with the slope and the intercept of its calibration.
+product, `.../aggregation/steps` with the slope and the intercept of its calibration; EVALUATED says of which model.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import ArrayLike
 
 from reasoning_irl.metrics.calibration import Platt
 from reasoning_irl.metrics.traces import AGGREGATIONS, Floats, TokenValues, Values, step_scores
+from reasoning_irl.utils.run_folder import name_in
 
 # Multiplies the calibrated probabilities of the steps (Lightman et al. 2023); the others are AGGREGATIONS.
 PRODUCT = "product"
+EVALUATED = "choice/reward/model"  # relative to the folder of the metrics, if it is in there
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,19 @@ class Reading:
         return found
 
     @classmethod
-    def from_metrics(cls, metrics: Mapping[str, Any], method: str) -> "Reading":
+    def from_metrics(cls, metrics: Mapping[str, Any], method: str) -> "Reading | None":
+        """The reading that `as_metrics` wrote; None without one, or for a product without its calibration."""
         name = f"choice/{method}/aggregation"
         curve = metrics.get(f"{name}/steps")
+        if name not in metrics or (metrics[name] == PRODUCT and curve is None):
+            return None
         return cls(metrics[name], metrics[f"{name}/by"], None if curve is None else Platt(*curve))
+
+
+def is_of(metrics: Mapping[str, Any], run: Path, reward: Path) -> bool:
+    """Whether the metrics in a run's folder are of this reward model; those of older versions are of the newest."""
+    own = name_in(run, str(reward))
+    return "choice/reward/aggregation" in metrics and metrics.get(EVALUATED, own) == own
 
 
 def step_means(token_values: Values, step_ids: ArrayLike) -> Floats:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from peft import (
     AutoPeftModelForCausalLM,
     LoraConfig,
@@ -49,6 +51,21 @@ def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> s
 def model_of(name: str) -> str:
     """The newest checkpoint if `name` is a run, else `name`: a model folder or a hub name."""
     return str(newest_checkpoint(Path(name))) if (Path(name) / CONFIG_FILE).is_file() else name
+
+
+def local_folder(name: str | Path) -> Path:
+    """The folder of this name or, if there is none, the files of the hub repository of this name, downloaded.
+
+    Raises UserError if there is neither.
+    """
+    if Path(name).exists():
+        return Path(name)
+    try:
+        return Path(snapshot_download(str(name)))
+    except HFValidationError:
+        raise UserError(f"there is no folder {name}: give the folder of a model or a run, or a hub name") from None
+    except OSError as error:
+        raise UserError(f"there is no folder {name} here, and on the hub: {no_model(str(name), error)}") from error
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -14,7 +14,7 @@ adds the file `likelihood_head.safetensors` with a, b and, if it is not tied to 
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -50,6 +50,10 @@ from reasoning_irl.data.tokens import (
     encode_completion,
     encode_prompt,
 )
+from reasoning_irl.metrics.calibration import Platt
+from reasoning_irl.metrics.reading import Reading, is_of
+from reasoning_irl.metrics.summary import read_metrics
+from reasoning_irl.models.batches import score_by_length
 from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.models.loading import (
@@ -57,6 +61,7 @@ from reasoning_irl.models.loading import (
     compute_dtype,
     is_adapter,
     load_tokenizer,
+    local_folder,
     no_model,
     trained_in_float32,
     weights,
@@ -66,7 +71,7 @@ from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.log import logger
-from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, newest_checkpoint
+from reasoning_irl.utils.run_folder import CONFIG_FILE, METRICS_FILE, REWARD_MODEL, newest_checkpoint
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
 SPEC_FILE = "reward_spec.json"
@@ -115,6 +120,8 @@ class RewardSpec:
     system_prompt: str = ""  # of the questions it was trained on
     logit: DiscriminatorLogit = DiscriminatorLogit.token  # what its discriminator classified
     dtype: Dtype = Dtype.auto  # what its layers compute in
+    # How an evaluation reads a trace's score. None in a checkpoint, which is not changed: see `evaluated_reading`.
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -126,14 +133,17 @@ class Scored:
     rewards: list[float]  # (T,)
     steps: list[str]
     step_scores: list[float]  # mean reward of each step's tokens
-    total: float  # mean reward of all tokens; if the logit is additive, their sum
+    total: float  # the score of the whole completion
+    # How `total` is read from the tokens' rewards: as the evaluation of this model chose on validation. Without one, it
+    # is the mean over tokens or, if the logit is additive, the sum.
+    aggregation: str
 
 
 class RewardModel(nn.Module):
     """Scores every completion token; see the module docstring for the two heads.
 
     >>> model = RewardModel.from_run("outputs/quickstart")
-    >>> model.score("Tom has 3 apples. Tom finds 2 more.", "<think>\\n3 + 2 = 5\\n</think>...").total
+    >>> model.score("Tom has 3 apples. Tom finds 2 more. How many ...", "<think>\\n3 + 2 = 5\\n</think>...").step_scores
     """
 
     kinds: Tensor  # (V,) which tokens end a step (see models/granularity.py); only used at granularity `step`
@@ -155,19 +165,41 @@ class RewardModel(nn.Module):
         self.register_buffer("kinds", _step_kinds(tokenizer), persistent=False)
 
     @classmethod
-    def from_run(cls, folder: str | Path, in_4bit: bool = False) -> "RewardModel":
-        """Loads the reward model of a run folder (its newest checkpoint), a checkpoint, or a reward model folder."""
-        return load_reward_model(find_reward_model(Path(folder)), in_4bit=in_4bit)
+    def from_run(cls, name: str | Path, in_4bit: bool = False) -> "RewardModel":
+        """Loads the reward model of a run folder (its newest checkpoint), a checkpoint, or a reward model folder.
 
-    @torch.no_grad()
+        A name that is no folder is one on the hub. Raises UserError if there is no reward model of this name.
+        """
+        folder = find_reward_model(local_folder(name))
+        model = load_reward_model(folder, in_4bit=in_4bit)
+        if model.spec.reading is None:
+            model.spec = replace(model.spec, reading=evaluated_reading(folder))
+        return model
+
     def score(self, question: str, completion: str) -> Scored:
-        """Scores one finished completion. Raises DataError if it is empty."""
-        if not completion.strip():
-            raise DataError("the completion is empty: there is nothing to score")
-        ids, spans = encode_completion(self.tokenizer, completion, NO_LIMIT)
-        prompt_ids = encode_prompt(self.tokenizer, make_prompt(question, self.spec.system_prompt))
-        batch = collate([TokenSequence(prompt_ids, ids)], self.tokenizer.pad_token_id, self.device)
-        rewards = self.rewards(batch)[0].tolist()
+        """Scores one finished completion; see `score_batch`."""
+        return self.score_batch([question], [completion])[0]
+
+    def score_batch(self, questions: Sequence[str], completions: Sequence[str], batch_size: int = 16) -> list[Scored]:
+        """Scores N finished completions, each of its own question, in their order.
+
+        The end token is scored with each, so that one without text has that token alone. Raises DataError if something
+        else than text is given, or unequal numbers of questions and completions.
+        """
+        _check_texts(questions, completions)
+        prompts = {
+            question: encode_prompt(self.tokenizer, make_prompt(question, self.spec.system_prompt))
+            for question in dict.fromkeys(questions)
+        }
+        encoded = [encode_completion(self.tokenizer, completion, NO_LIMIT) for completion in completions]
+        pairs = zip(questions, encoded, strict=True)
+        sequences = [TokenSequence(prompts[question], ids) for question, (ids, _) in pairs]
+        pad_id = self.tokenizer.pad_token_id
+        rewards = score_by_length(sequences, self.rewards, pad_id, batch_size, iter, self.device)
+        rows = zip(completions, encoded, rewards, strict=True)
+        return [self._scored(completion, spans, of_tokens.tolist()) for completion, (_, spans), of_tokens in rows]
+
+    def _scored(self, completion: str, spans: Sequence[Span], rewards: list[float]) -> Scored:
         tokens = pieces_at(completion, spans)
         offsets, steps = spans_of(tokens), step_spans(completion)
         of_step = step_ids(completion, offsets, steps)
@@ -178,8 +210,14 @@ class RewardModel(nn.Module):
             rewards,
             [completion[start:end] for start, end in steps],
             [sum(group) / len(group) if group else float("nan") for group in grouped],
-            sum(rewards) / (1 if self.spec.logit == DiscriminatorLogit.additive else len(rewards)),
+            self._reading.score(rewards, of_step),
+            self._reading.aggregation,
         )
+
+    @property
+    def _reading(self) -> Reading:
+        how = "sum" if self.spec.logit == DiscriminatorLogit.additive else "mean"
+        return self.spec.reading or Reading(how, "default: not evaluated")
 
     @property
     def device(self) -> torch.device:
@@ -328,6 +366,18 @@ class RewardModel(nn.Module):
             save_file(tensors, folder / LIKELIHOOD_FILE)
 
 
+def _check_texts(questions: Sequence[str], completions: Sequence[str]) -> None:
+    for name, texts in (("questions", questions), ("completions", completions)):
+        if isinstance(texts, str):
+            raise DataError(f"{name} is one text: give a list of texts")
+        for at, text in enumerate(texts):
+            if not isinstance(text, str):
+                kind = "None" if text is None else f"a {type(text).__name__}"
+                raise DataError(f"{name}[{at}] is {kind}: give its text")
+    if len(questions) != len(completions):
+        raise DataError(f"{len(questions)} questions for {len(completions)} completions: give a question for each")
+
+
 def _pick(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids[..., None])[..., 0]
 
@@ -426,7 +476,20 @@ def load_spec(folder: Path) -> RewardSpec:
         "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),
         "dtype": Dtype(fields.get("dtype", Dtype.auto)),
     }
-    return RewardSpec(**{**fields, **enums})
+    return RewardSpec(**{**fields, **enums, "reading": _reading_of(fields.get("reading"))})
+
+
+def _reading_of(fields: dict[str, Any] | None) -> Reading | None:
+    if fields is None:
+        return None
+    return Reading(**{**fields, "of_step": Platt(**fields["of_step"]) if fields["of_step"] else None})
+
+
+def evaluated_reading(folder: Path) -> Reading | None:
+    """How the evaluation in its run's folder read the reward model of a checkpoint; None without one."""
+    run = folder.parent.parent
+    metrics = read_metrics(run / METRICS_FILE)
+    return Reading.from_metrics(metrics, "reward") if is_of(metrics, run, folder) else None
 
 
 def _keep_layers(config: PretrainedConfig, n: int, name: str) -> None:

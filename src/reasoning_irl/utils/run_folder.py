@@ -192,6 +192,12 @@ def policy_of(checkpoint: Path) -> str | None:
     return str(checkpoint) if is_model else None
 
 
+def name_in(folder: Path, name: str) -> str:
+    """The path of a folder relative to the one that it is in, which stays right if both move; else its name."""
+    path, within = Path(name).resolve(), folder.resolve()
+    return str(path.relative_to(within)) if path.is_relative_to(within) else name
+
+
 def load_run_config(run_dir: Path) -> DictConfig:
     """The configuration that a run was started, or last resumed, with. Raises UserError if the folder has none."""
     path = Path(run_dir) / CONFIG_FILE
