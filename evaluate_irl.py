@@ -1,21 +1,6 @@
 """Scores sampled traces with a run's reward model: reranking, AUROC, first errors. See configs/config_irl_eval.yaml."""
 
-from reasoning_irl.config import hydra_main
-from reasoning_irl.config.schema import IRLEvalConfig
-
-
-@hydra_main("config_irl_eval", IRLEvalConfig)
-def main(config: IRLEvalConfig) -> None:
-    from reasoning_irl.tracking import check_login, log_evaluation
-    from reasoning_irl.utils.run_folder import check_is_run
-
-    check_login(config.wandb)
-    if config.run_dir is not None:
-        check_is_run(config.run_dir, needs_checkpoint=config.model.reward_path is None)
-    from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
-
-    log_evaluation(config, "evaluate_irl", run_irl_evaluation(config))
-
+from reasoning_irl.cli.evaluate_irl import main
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("eval.scoring",),
     ("eval.reports",),
     ("eval",),
+    ("cli",),
 ]
 LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from reasoning_irl.models.reward_function import RewardFunction
     from reasoning_irl.models.reward_model import RewardModel, Scored

@@ -13,6 +13,7 @@ from typing import Any
 
 from reasoning_irl.config.schema import Algorithm, DiscriminatorLogit, RewardHead
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import METRICS_FILE, load_run_config
 
 SHOWN = (
@@ -112,8 +113,11 @@ def _with_interval(metrics: dict[str, Any], name: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m reasoning_irl.export", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run", type=Path, help="run folder of irl_train.py")
+    parser = argparse.ArgumentParser(
+        prog=command("-m reasoning_irl.export"),
+        description="Exports a run's reward model as a plain transformers folder.",
+    )
+    parser.add_argument("run", type=Path, help="run folder of a training run")
     parser.add_argument("target", type=Path, help="new folder for the reward model")
     arguments = parser.parse_args()
     try:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_irl.config.main import check_config_name
+from reasoning_irl.config.compose import CONFIGS
+from reasoning_irl.config.main import find_config_path
 from reasoning_irl.utils.errors import ConfigError
 from tests.helpers.commands import REPOSITORY, run_python
 from tests.helpers.configs import config_error
@@ -24,7 +25,7 @@ def test_config_decides_which_job_a_script_runs(tmp_path: Path) -> None:
         REPOSITORY / "sft_train.py", "--config-path=configs/llama8b", "--config-name=8B_1B_config_eval", cwd=tmp_path
     )
     assert done.returncode == 2
-    assert done.stderr == "error: this config is for evaluate.py: run it with that script\n"
+    assert done.stderr == "error: this config is for another program: run python evaluate.py\n"
 
 
 @pytest.mark.parametrize(
@@ -142,10 +143,27 @@ def test_checking_a_config_does_not_import_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--config-path=configs/qwen3b"], ["seed=1", "--config-path", "configs/qwen3b"]])
-def test_config_path_alone_names_the_configs_of_the_folder(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_path_alone_names_the_configs_of_the_folder(words: list[str]) -> None:
     """Trap: the embedded default would run, whatever the folder is."""
-    monkeypatch.chdir(REPOSITORY)
     with pytest.raises(ConfigError, match=r"--config-name too: one of 3B_1B_config_eval, "):
-        check_config_name(words, "config_irl_train")
-    check_config_name([*words, "--config-name=3B_1B_config_eval"], "config_irl_train")
-    check_config_name(["seed=1"], "config_irl_train")
+        find_config_path(words, "config_irl_train")
+    found = find_config_path([*words, "--config-name=3B_1B_config_eval"], "config_irl_train")
+    assert found[-2:] == [f"--config-path={CONFIGS}/qwen3b", "--config-name=3B_1B_config_eval"]
+    assert find_config_path(["seed=1"], "config_irl_train") == ["seed=1"]
+
+
+def test_config_path_is_of_the_working_directory_before_that_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: an installed program finds the package's configs alone, or those of the working directory alone."""
+    (tmp_path / "configs" / "llama3b").mkdir(parents=True)
+    (tmp_path / "configs" / "llama3b" / "config_irl_train.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    own, packaged = (
+        find_config_path(["-cp", f"configs/{folder}", "-cn=x"], "config_irl_train") for folder in ("llama3b", "qwen3b")
+    )
+    assert own == [f"--config-path={tmp_path}/configs/llama3b", "-cn=x"]
+    assert packaged == [f"--config-path={CONFIGS}/qwen3b", "-cn=x"]
+    assert find_config_path(["-cp=configs/llama3b"], "config_irl_train") == [
+        f"--config-path={tmp_path}/configs/llama3b"
+    ]

@@ -16,9 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from reasoning_irl.config import schema
 from reasoning_irl.config.validate import nearest_key, unknown_keys, validate
 from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, load_run_config
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# The wheel has configs/ in the package; the repository has it at the top.
+CONFIGS = (_PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parents[1]) / "configs"
 SCHEMAS = {
     "irl_train": schema.IRLTrainConfig,
     "sft_train": schema.SFTTrainConfig,
@@ -107,11 +110,11 @@ def scored_dir(run_dir: str | None, *, _root_: DictConfig) -> str:
 def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
     """Converts a composed config to a validated dataclass of one of the expected types.
 
-    Raises ConfigError that names the invalid key and its allowed values, or the script that the config is for.
+    Raises ConfigError that names the invalid key and its allowed values, or the program that the config is for.
     """
     config = OmegaConf.to_object(composed)
     if not isinstance(config, expected):
-        raise ConfigError(f"this config is for {SCRIPTS[type(config)]}: run it with that script")
+        raise ConfigError(f"this config is for another program: run {command(SCRIPTS[type(config)])}")
     for key in unknown_keys(composed, type(config)):  # added with +key=value, which Hydra allows
         raise ConfigError(f"there is no key {key}{nearest_key(key, type(config))}")
     validate(config)

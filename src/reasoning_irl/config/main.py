@@ -45,7 +45,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on to us
             with nullcontext() if shows_trace else _one_line(*expected):
-                check_config_name(sys.argv[1:], config_name)
+                sys.argv[1:] = find_config_path(sys.argv[1:], config_name)  # read by Hydra
                 entry()
 
         return main
@@ -53,22 +53,29 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
     return decorate
 
 
-def check_config_name(arguments: Sequence[str], default: str) -> None:
-    """Raises ConfigError for --config-path without --config-name, which would run the embedded default.
+def find_config_path(arguments: Sequence[str], default: str) -> list[str]:
+    """The arguments with an absolute --config-path: a folder seen from here or, if there is none, one of the package's.
 
-    A folder may have a config of its own with the `default` name.
+    Raises ConfigError for --config-path without --config-name, which would run the embedded default, unless the folder
+    has a config with the `default` name.
     """
-    options = [argument.partition("=")[0] for argument in arguments]
-    if not {"--config-path", "-cp"} & set(options) or {"--config-name", "-cn"} & set(options):
-        return
-    at = next(n for n, option in enumerate(options) if option in ("--config-path", "-cp"))
-    _, joined, folder = arguments[at].partition("=")
-    folder = folder if joined else "".join(arguments[at + 1 : at + 2])
-    if (Path(folder) / f"{default}.yaml").is_file():
-        return
-    names = sorted(path.stem for path in Path(folder).glob("*.yaml"))
-    listed = f"one of {', '.join(names)}" if names else "a file in that folder"
-    raise ConfigError(f"--config-path={folder} needs --config-name too: {listed}")
+    words = list(arguments)
+    options = [word.partition("=")[0] for word in words]
+    at = next((n for n, option in enumerate(options) if option in ("--config-path", "-cp")), None)
+    if at is None:
+        return words
+    _, joined, value = words[at].partition("=")
+    given = value if joined else "".join(words[at + 1 : at + 2])
+    if not given or "://" in given:  # Hydra reports the one and finds the other
+        return words
+    folder = Path(given) if Path(given).is_dir() else CONFIGS.parent / given
+    is_named = {"--config-name", "-cn"} & set(options) or (folder / f"{default}.yaml").is_file()
+    if not is_named:
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        listed = f"one of {', '.join(names)}" if names else "a file in that folder"
+        raise ConfigError(f"--config-path={given} needs --config-name too: {listed}")
+    words[at : at + (1 if joined else 2)] = [f"--config-path={folder.resolve()}"]
+    return words
 
 
 @contextmanager

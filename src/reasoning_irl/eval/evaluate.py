@@ -37,6 +37,7 @@ from reasoning_irl.text.token_spans import decode, token_pieces
 from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
     PARTIAL_FILE,
@@ -71,7 +72,9 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     dataset = load_dataset_config(run_dir)
     source = config.policy_path or policy_of(newest_checkpoint(run_dir))
     if source is None:
-        raise UserError(f"{run_dir} trained no policy: score a traces file with evaluate_irl.py, or set policy_path")
+        raise UserError(
+            f"{run_dir} trained no policy: score a traces file with {command('evaluate_irl.py')}, or set policy_path"
+        )
     validation, test = load_test(dataset, config.eval.n_validation, config.eval.n_problems)
     records = [*validation, *test]
 

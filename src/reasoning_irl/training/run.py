@@ -14,6 +14,7 @@ from reasoning_irl.config.schema import (
 )
 from reasoning_irl.models.backend import prepare_backend
 from reasoning_irl.tracking import check_login
+from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import check_run_folder
 
 NAMES = {
@@ -45,12 +46,12 @@ def run_training(config: TrainConfig) -> Path:
             checkpoint = train_offline(config)
         case _:
             assert_never(config)
-    print(f"checkpoint: {checkpoint}\nnext: python {_next_command(config)} run_dir={run_dir}")
+    print(f"checkpoint: {checkpoint}\nnext: {_next_command(config)} run_dir={run_dir}")
     return checkpoint
 
 
 def _next_command(config: TrainConfig) -> str:
     if not isinstance(config, OfflineTrainConfig):
-        return "evaluate.py"
+        return command("evaluate.py")
     planted = "" if config.dataset.test_path or config.dataset.name in GENERATED else " eval.n_planted=0"
-    return f"evaluate_irl.py --config-name=base/irl_eval eval.traces=TRACES{planted}"
+    return f"{command('evaluate_irl.py')} --config-name=base/irl_eval eval.traces=TRACES{planted}"
