@@ -1,5 +1,6 @@
 """The exported folder, read by transformers alone."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from reasoning_irl.config.schema import IRLTrainConfig
 from reasoning_irl.data.records import make_prompt
 from reasoning_irl.data.tokens import encode_prompt
-from reasoning_irl.export import export
+from reasoning_irl.export import export, main, upload
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training import jobs
 from reasoning_irl.utils.errors import UserError
@@ -85,10 +86,49 @@ def test_export_overwrites_nothing_and_needs_a_reward_model(tiny_config: Tiny, t
     run = train(tiny_config, tmp_path / "run")
     with pytest.raises(UserError, match="not empty"):
         export(run, run)
-    with pytest.raises(UserError, match="not a reward model"):
+    with pytest.raises(UserError, match="not a run folder"):
         export(tmp_path / "nowhere", tmp_path / "x")
+
+
+def test_exported_model_is_read_as_its_run_was_evaluated(tiny_config: Tiny, tmp_path: Path) -> None:
+    run = train(tiny_config, tmp_path / "run")
+    chosen = {"choice/reward/aggregation": "min", "choice/reward/aggregation/by": "auroc on validation"}
+    (run / "metrics.json").write_text(json.dumps(chosen))
+    export(run, tmp_path / "exported")
+    scored = RewardModel.from_run(tmp_path / "exported").score(QUESTION, TRACE)
+    assert (scored.aggregation, scored.total) == ("min", min(scored.rewards))
+
+
+@pytest.mark.parametrize(
+    ("repository", "token", "message"),
+    [
+        ("a/b/c", "x", "--push-to-hub a/b/c is not a name of the hub"),
+        ("someone/reward", None, "--push-to-hub needs a login"),
+    ],
+)
+def test_upload_that_cannot_work_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    repository: str,
+    token: str | None,
+    message: str,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    assert main([str(tmp_path), str(tmp_path / "new"), "--push-to-hub", repository]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_failed_upload_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="is written, but cannot be uploaded to someone/reward: ") as caught:
+        upload(tmp_path, "someone/reward")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_policy_of_a_checkpoint_is_an_ordinary_model(tiny_config: Tiny, tmp_path: Path) -> None:
     run = train(tiny_config, tmp_path / "run")
     assert AutoModelForCausalLM.from_pretrained(run / "checkpoint-1")
+    assert not (run / "README.md").exists()  # the trainer's own card would be wrong; see model_card.py

@@ -13,7 +13,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("config", "text"),
     ("tracking", "rewards", "metrics"),
     ("data",),
-    ("models",),
+    ("models", "model_card"),
     ("training", "eval.traces", "export", "check_data"),
     ("eval.scoring",),
     ("eval.reports",),

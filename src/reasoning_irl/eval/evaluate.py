@@ -29,6 +29,7 @@ from reasoning_irl.eval.traces.resumable import PartialTraces
 from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION
 from reasoning_irl.metrics.summary import Metrics, Summary, write_metrics
 from reasoning_irl.metrics.traces import majority_at, pass_at_k
+from reasoning_irl.model_card import NOT_DECLARED, SUPERVISION, refresh_run_card
 from reasoning_irl.models.batches import batches, score_by_length
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 from reasoning_irl.models.reward_model import RewardModel, load_reward_model
@@ -49,12 +50,6 @@ from reasoning_irl.utils.run_folder import (
     policy_of,
 )
 
-# What each algorithm learns from.
-SUPERVISION = {
-    Algorithm.airl: "demonstrations",
-    Algorithm.sft: "demonstrations",
-    Algorithm.grpo: "verifier",
-}
 VLLM_BATCH = 4096  # sequences that are handed to vLLM at once; an interrupted evaluation loses as many
 LARGEST_GAP = 0.1  # nats per token; half precision in two implementations gives about .01
 
@@ -95,6 +90,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     partial.write(output_dir / TRACES_FILE, [record.id for record in records])
     write_metrics(output_dir / METRICS_FILE, metrics)
     partial.remove()
+    refresh_run_card(run_dir, output_dir)
     return metrics
 
 
@@ -273,6 +269,6 @@ def _as_trace(
 
 def _supervision(config: EvalConfig) -> str:
     if config.policy_path:  # the run does not know how another policy was trained
-        return "not declared"
+        return NOT_DECLARED
     algorithm = load_run_config(Path(config.run_dir)).get("algorithm")
-    return SUPERVISION[Algorithm(algorithm)] if algorithm in list(Algorithm) else "not declared"
+    return SUPERVISION[Algorithm(algorithm)] if algorithm in list(Algorithm) else NOT_DECLARED

@@ -34,6 +34,7 @@ from reasoning_irl.eval.traces.trace_file import TEST, VALIDATION, Skipped, Trac
 from reasoning_irl.metrics.reading import EVALUATED
 from reasoning_irl.metrics.summary import Metrics, Summary, read_metrics, write_metrics
 from reasoning_irl.metrics.traces import Floats, TokenValues, Values
+from reasoning_irl.model_card import refresh_run_card
 from reasoning_irl.text.token_spans import token_pieces
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import (
@@ -108,6 +109,8 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
     write_atomically(
         output_dir / PLANTED_FILE, to_jsonl(_planted_rows(tokenizer, planted.errors, rewards[len(traces) :]))
     )
+    if config.run_dir:
+        refresh_run_card(Path(config.run_dir), output_dir)
     n_available = sum(trace.split == TEST for trace in traces)
     write_run_report(output_dir, metrics, list(shown.values()), n_available)
     print(table(metrics))

@@ -33,6 +33,7 @@ def run_training(config: TrainConfig) -> Path:
     check_login(config.wandb)
     check_run_folder(Path(run_dir), resume=config.training.resume)
     prepare_backend(config)  # before anything imports transformers
+    from reasoning_irl.model_card import write_run_card
     from reasoning_irl.training.jobs import train_airl, train_grpo, train_offline, train_sft
 
     match config:
@@ -46,6 +47,7 @@ def run_training(config: TrainConfig) -> Path:
             checkpoint = train_offline(config)
         case _:
             assert_never(config)
+    write_run_card(Path(run_dir))
     print(f"checkpoint: {checkpoint}\nnext: {_next_command(config)} run_dir={run_dir}")
     return checkpoint
 

@@ -44,5 +44,8 @@ class WholeCheckpoints(Trainer):
             self._is_saving = False
         publish_checkpoint(part, Path(self._get_output_dir(trial)) / name)
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Leaves out the library's card, which names neither the algorithm nor the base model: see model_card.py."""
+
     def save_more(self, folder: Path) -> None:
         """Saves what a subclass needs besides the library's files."""
