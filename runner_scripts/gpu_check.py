@@ -38,7 +38,8 @@ CONFIGS = {
 def misfits(wheels: Path) -> list[str]:
     """Pins that this environment lacks or has in another version; with Unsloth's pins if the folder has its wheel."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [*project["dependencies"], f"{project['name']}=={project['version']}"]
+    own = runpy.run_path(str(ROOT / "src/reasoning_irl/__init__.py"))["__version__"]
+    pins = [*project["dependencies"], f"{project['name']}=={own}"]
     if any(wheels.glob("unsloth-*.whl")):
         lines = (ROOT / "requirements-unsloth.txt").read_text().splitlines()
         pins += [line for line in lines if line and not line.startswith("#")]

@@ -2,7 +2,7 @@
 # One command for a machine with a GPU and no network: 20 steps each of SFT, AIRL and GRPO (Unsloth, 4-bit, LoRA) and an
 # evaluation with 16 samples. Writes the peak memory and tokens per second of each to one JSON file, within 9 minutes.
 #   bash runner_scripts/gpu_check.sh WHEELS_DIR MODEL_DIR [OUT] [--rehearse]
-# WHEELS_DIR: wheels for this machine's Python, as downloaded by `pip download -d WHEELS_DIR setuptools .` and `pip
+# WHEELS_DIR: wheels for this machine's Python, as downloaded by `pip download -d WHEELS_DIR hatchling .` and `pip
 #   download --no-deps -d WHEELS_DIR -r requirements-unsloth.txt`, plus triton and xformers if torch lacks them. They
 #   are installed into outputs/gpu_check_venv, on top of the machine's packages, unless those already match the pins.
 # MODEL_DIR: the folder of an instruction-tuned model. OUT: default outputs/gpu_check.json.
