@@ -319,7 +319,9 @@ def plot_run(run_dir: Path) -> list[Path]:
         files = draw(read_jsonl(path) if path.suffix == ".jsonl" else json.loads(path.read_text("utf-8")), folder)
         plt.close("all")
         written += files
-        print(f"{name}: {', '.join(map(str, files))}" if files else f"{name}: skipped, {path} has no data for it")
+        if not files:
+            print(f"{name}: skipped, {path} has no data for it")
+    print(f"{len(written)} files in {folder}")
     return written
 
 

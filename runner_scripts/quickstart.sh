@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The full pipeline on the embedded data: learn a reward, compare it with its baselines, plot the results.
 #   bash runner_scripts/quickstart.sh [RUN_DIR] [SEED] [OVERRIDE ...]
-# An existing run is kept under a new name.
+# An existing run is kept under a new name. Times are of two CPU cores.
 set -euo pipefail
 run=${1:-outputs/quickstart} seed=${2:-0}
 shift $(($# < 2 ? $# : 2))
@@ -14,23 +14,29 @@ if [ -e "$run" ]; then
   echo "kept the earlier run as $run.$n"
 fi
 start=$SECONDS
-say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - start)); }
+say() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - start)); }
+# The accuracy of one sample, and of the best of all, on held-out problems.
+evaluate() {
+  printf '%s\n' "$1"
+  shift
+  python evaluate.py "$@" | grep -E '^pass@(1|8) '
+}
 
-say "1/5 warm start, then adversarial IRL"
+say "1/5 warm start, then adversarial IRL: 3 min"
 python irl_train.py seed="$seed" training.output_dir="$run" "$@"
 
-say "2/5 baseline: SFT continued on the same experts for the same wall time"
+say "2/5 baseline: SFT continued on the same experts for the same wall time: 2 min"
 python sft_train.py seed="$seed" training.output_dir="$run/sft_continued" model.checkpoint="$run/warm_start" \
-  training.max_steps=1000000 training.save_steps=1000000 training.max_seconds="$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['airl'])" "$run/seconds.json")"
+  training.max_steps=1000000 training.save_steps=1000000 training.logging_steps=50 training.max_seconds="$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['airl'])" "$run/seconds.json")"
 
-say "3/5 sampling the policies on held-out problems"
-python evaluate.py run_dir="$run"
-python evaluate.py run_dir="$run" policy_path="$run/warm_start" output_dir="$run/warm_start_samples"
-python evaluate.py run_dir="$run/sft_continued"
+say "3/5 sampling the policies on held-out problems: 1 min"
+evaluate airl run_dir="$run"
+evaluate warm_start run_dir="$run" policy_path="$run/warm_start" output_dir="$run/warm_start_samples"
+evaluate sft_continued run_dir="$run/sft_continued"
 
-say "4/5 evaluating the reward: reranking, AUROC, first wrong step"
-python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued"
+say "4/5 evaluating the reward: reranking, AUROC, first wrong step: 30 s"
+python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued" >"$run/tables.txt"
 
-say "5/5 figures and report"
+say "5/5 figures and report: 5 s"
 python figures/plot_run.py "$run"
 python -m reasoning_irl.eval.quickstart_report "$run" $((SECONDS - start))

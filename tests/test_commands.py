@@ -45,6 +45,9 @@ def test_whole_pipeline_runs_on_two_steps(tmp_path: Path) -> None:
     ):
         result = run_python(*command)
         assert result.returncode == 0, result.stderr[-3000:]
+        assert result.stderr == ""
+        if command[0] != "evaluate_irl.py":  # its tables are as wide as they have columns
+            assert max(map(len, result.stdout.splitlines())) <= 120
     metrics = json.loads((run / "metrics.json").read_text())
     for key in (
         "seconds/total",

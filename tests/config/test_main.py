@@ -1,5 +1,6 @@
 """The entry point of the scripts: mistakes end in one line that names the key, before anything heavy loads."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,22 @@ def test_missing_config_is_one_line(arguments: list[str], says: str, tmp_path: P
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
+
+
+def test_help_lists_the_groups_and_keys_that_a_user_sets(tmp_path: Path) -> None:
+    done = run_python(REPOSITORY / "irl_train.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    groups, _, keys = done.stdout.partition("== Keys")
+    assert re.findall(r"^([a-z_]+)  ", groups, re.MULTILINE) == [
+        "scale",
+        "variant",
+        "dataset",
+        "backbone",
+        "reward_backbone",
+    ]
+    assert "additive, airl_form" in groups
+    assert "docs/config.md" in keys
+    assert "reward_warmup_steps: 240" in keys
 
 
 def test_full_traceback_is_shown_on_request(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_to_score", run_to_score, replace=True)
     OmegaConf.register_new_resolver("scored_dir", scored_dir, replace=True)
     OmegaConf.register_new_resolver("of_run", of_run, replace=True)
-    OmegaConf.register_new_resolver("folder_name", lambda folder: Path(folder).name, replace=True)
+    OmegaConf.register_new_resolver("options_of", options_of, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def run_suffix() -> str:
@@ -79,6 +80,16 @@ def run_suffix() -> str:
         elif hydra.mode == RunMode.MULTIRUN and key != "scale":
             words.append(re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}").strip("-"))
     return "".join(f"_{word}" for word in words)
+
+
+def options_of(group: str) -> str:
+    """The options of a configuration group, for --help."""
+    return ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+
+
+def folder_name(*folders: str | None) -> str:
+    """The name of the first folder that is given."""
+    return Path(next(filter(None, folders))).name
 
 
 def of_run(run_dir: str, key: str, otherwise: int) -> int:

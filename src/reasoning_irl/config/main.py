@@ -22,6 +22,7 @@ from omegaconf.errors import (
 from reasoning_irl.config.compose import CONFIGS, register, to_config
 from reasoning_irl.config.validate import nearest_key
 from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.log import quiet_libraries
 
 
 def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
@@ -37,6 +38,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
         @functools.wraps(job)
         def task(composed: DictConfig) -> None:
             # Caught here as well: Hydra prints its own line for an exception that leaves the job.
+            quiet_libraries()
             with nullcontext() if shows_trace else _one_line(*expected):
                 job(to_config(composed, *expected))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from reasoning_irl.config.compose import load_dataset_config
@@ -39,6 +38,7 @@ from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.programs import command
+from reasoning_irl.utils.progress import progress
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
     PARTIAL_FILE,
@@ -140,22 +140,20 @@ class Sampler:
         if n_there:
             logger.info("resuming the evaluation: %d of %d problems are done", n_there, len(records))
         n_tokens, seconds = 0, 0.0
-        with tqdm(chunks, desc="sampling", unit="batch", disable=None) as bar:
-            for number, chunk in enumerate(bar):
-                left = [record for record in chunk if not partial.has(record.id)]
-                if not left:
-                    continue
-                seed = (self._config.seed * len(chunks) + number) % (MAX_SEED + 1)
-                set_seed(seed)
-                start = time.perf_counter()
-                samples, known_logprobs = self._sample(chunk, seed)
-                seconds += time.perf_counter() - start
-                n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
-                rows = self._as_traces(chunk, samples, validation)
-                if known_logprobs is not None:
-                    self._gaps.append(_mean_gap(known_logprobs, [row["token_logprobs"] for row in rows]))
-                partial.add([row for row in rows if not partial.has(row["id"])])
-                bar.set_postfix_str(f"{n_tokens / seconds:.0f} tokens/s")
+        for number, chunk in enumerate(progress(chunks, "sampling")):
+            left = [record for record in chunk if not partial.has(record.id)]
+            if not left:
+                continue
+            seed = (self._config.seed * len(chunks) + number) % (MAX_SEED + 1)
+            set_seed(seed)
+            start = time.perf_counter()
+            samples, known_logprobs = self._sample(chunk, seed)
+            seconds += time.perf_counter() - start
+            n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
+            rows = self._as_traces(chunk, samples, validation)
+            if known_logprobs is not None:
+                self._gaps.append(_mean_gap(known_logprobs, [row["token_logprobs"] for row in rows]))
+            partial.add([row for row in rows if not partial.has(row["id"])])
         return round(n_tokens / seconds, 1) if seconds else 0.0
 
     def _sample(

@@ -1,4 +1,4 @@
-"""Merges the results of a quickstart run into one table, one metrics.json and one report.
+"""Merges the results of a quickstart run into one metrics.json and one report, and prints the main ones.
 
 Usage: python -m reasoning_irl.eval.quickstart_report RUN_DIR SECONDS
 """
@@ -8,14 +8,16 @@ from pathlib import Path
 
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.eval.reports.page import balanced, write_run_report
-from reasoning_irl.eval.reports.tables import table
+from reasoning_irl.eval.reports.tables import WHICH_TO_CHOOSE, Table, section, with_aliases
 from reasoning_irl.eval.traces.trace_file import TEST
 from reasoning_irl.metrics.summary import Metrics, read_metrics, write_metrics
-from reasoning_irl.utils.run_folder import METRICS_FILE, REPORT_FILE, TRACES_FILE
+from reasoning_irl.utils.run_folder import FIGURES, METRICS_FILE, REPORT_FILE, TRACES_FILE
 
 # Each policy, and the folder of its metrics within the run.
 POLICIES = {"warm_start": "warm_start_samples", "sft_continued": "sft_continued", "airl": "."}
 POLICY_METRICS = ("pass@", "majority@", "completion_length", "format_ok")
+TABLES_FILE = "tables.txt"  # what evaluate_irl.py prints
+METHODS = ("reward", "frozen", "logprob", "sft", "length", "random", "majority", "oracle")
 SUPERVISION = {"warm_start": "an error-prone annotator", "sft_continued": "demonstrations", "airl": "demonstrations"}
 
 
@@ -44,16 +46,35 @@ def policy_table(metrics: Metrics) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+def reward_table(metrics: Metrics) -> str:
+    """How well the reward and its main baselines choose, tell right from wrong, and find the first wrong step."""
+    n = metrics["n_rerank"]
+    columns = {
+        f"best of {n}": f"rerank@1|{n}",
+        "AUROC": "auroc",
+        "within problem": "auroc_within_prompt",
+        "first error found": "first_error_hit@1/natural",
+    }
+    title = f"Scores of the samples of airl: {metrics['n_test_problems']} test problems, 95 % intervals over problems"
+    shown = Table(WHICH_TO_CHOOSE, title, columns, {name: name for name in METHODS})
+    return section(shown, with_aliases(metrics))
+
+
 def main() -> None:
     run_dir, seconds = Path(sys.argv[1]), float(sys.argv[2])
     metrics = join(run_dir, seconds)
     rows = [row for _, row in read_jsonl(run_dir / TRACES_FILE)]
     test = [row for row in rows if row["split"] == TEST]
     write_run_report(run_dir, metrics, balanced(test, 2000, seed=0), len(test))
-    print(policy_table(metrics))
-    print()
-    print(table(metrics))
-    print(f"\n{seconds:.0f} s in total; open {run_dir / REPORT_FILE} in a browser")
+    print(f"{policy_table(metrics)}\n\n{reward_table(metrics)}\n")
+    print(
+        f"{seconds:.0f} s in total, written to {run_dir}:\n"
+        f"  {REPORT_FILE}  open it in a browser: the tables, and each token of each trace coloured by its reward\n"
+        f"  {TABLES_FILE}   all tables and baselines as text; {METRICS_FILE} has the numbers\n"
+        f"  {FIGURES}/     each figure as PNG and PDF\n"
+        "Next, the same with another form of the reward (its own, not that of the whole prefix, for each token):\n"
+        "  bash runner_scripts/quickstart.sh outputs/additive 0 model.discriminator_logit=additive"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ discriminator's held-out AUROC is at chance. The trainer's reward function is fo
 on what it returns.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig
+from trl.extras.profiling import profiling_decorator
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -147,17 +149,16 @@ class AIRLTrainer(PolicyTrainer):
         self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, batch["advantages"])
         return batch
 
-    def warm_up_discriminator(self, progress: Any) -> None:
-        """Updates on experts and perturbed copies only, before the first policy step; `progress` wraps the range."""
-        for _ in progress(range(self.config.reward_warmup_steps)):
-            metrics = self.discriminator.update(self._labelled([], []))
-            for name, value in metrics.items():
-                self._metrics["train"][name].append(value)
+    def warm_up_discriminator(self) -> Iterator[dict[str, float]]:
+        """Updates on experts and perturbed copies only, before the first policy step; yields each one's metrics."""
+        for _ in range(self.config.reward_warmup_steps):
+            yield self.discriminator.update(self._labelled([], []))
 
     def _own_experts(self, inputs: list[dict[str, Any]]) -> list[Record]:
         """The experts of the rollouts' own prompts."""
         return [self.experts[index] for index in dict.fromkeys(row["index"] for row in inputs)]
 
+    @profiling_decorator
     def _update_discriminator(self, fresh: list[TokenSequence], own: list[Record]) -> None:
         for _ in range(self.config.reward_updates_per_policy_step):
             n_replayed = int(self.config.replay_fraction * self.config.reward_policy_batch_size)
@@ -167,6 +168,7 @@ class AIRLTrainer(PolicyTrainer):
             batch = self._labelled([*(fresh[i] for i in chosen), *replayed], own)
             for name, value in self.discriminator.update(batch).items():
                 self._metrics["train"][name].append(value)
+        self._metrics["train"]["discriminator/learning_rate"].append(self.discriminator.scheduler.get_last_lr()[0])
         self.replay.add(fresh)
 
     def _labelled(self, policy: list[TokenSequence], own: list[Record]) -> LabelledBatch:
@@ -196,6 +198,7 @@ class AIRLTrainer(PolicyTrainer):
     def _for_reward(self, policy: list[TokenSequence]) -> list[TokenSequence]:
         return policy if self.bridge.is_identity else [self.bridge.to_reward(s).sequence for s in policy]
 
+    @profiling_decorator
     def _rewards(self, tokens: TokenBatch, logps: Tensor | None) -> Tensor:
         """(B, T) rewards at the policy's tokens."""
         if self.bridge.is_identity:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import TaskType
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import GRPOTrainer
 
@@ -44,13 +44,14 @@ from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import TRAIN_LOG, callbacks, device_arguments, grpo_arguments, trainer_arguments
-from reasoning_irl.training.callbacks import StopOnSignal
+from reasoning_irl.training.callbacks import StopOnSignal, append_step
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.grpo import VerifierTrainer
 from reasoning_irl.training.offline import OfflineTrainer, split_samples
 from reasoning_irl.training.sft import run_sft
+from reasoning_irl.training.step_table import AIRL, GRPO, WARM_UP, StepTable, show_steps
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
@@ -111,11 +112,14 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
     )
     keep_from_unsloth(reward_model)
     start = time.perf_counter()
-    if started.checkpoint:
-        trainer.load_discriminator_state(started.checkpoint)
-    elif config.model.reward_warmup_steps:
-        trainer.warm_up_discriminator(lambda steps: tqdm(steps, desc="discriminator warm-up", unit="update"))
-    checkpoint = _train(trainer, config, started, stop)
+    show_steps(trainer, AIRL, config.training.max_seconds)
+    with wandb_run(config, "train", started.run_dir) as run:
+        if started.checkpoint:
+            trainer.load_discriminator_state(started.checkpoint)
+        else:
+            _warm_up(trainer, run, started.run_dir / TRAIN_LOG)
+        checkpoint = _train(trainer, started, stop)
+    stop.exit_if_asked()
     # The wall time that a baseline may use for a fair comparison.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
     (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
@@ -137,6 +141,7 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
             started.run_dir,
             callbacks(config, stop),
             resume_from=started.checkpoint,
+            max_seconds=config.training.max_seconds,
             **trainer_arguments(config),
         )
     stop.exit_if_asked()
@@ -165,7 +170,11 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
         callbacks=callbacks(config, stop := StopOnSignal()),
         completions=_completions(config),
     )
-    return _train(trainer, config, started, stop)
+    show_steps(trainer, GRPO, config.training.max_seconds)
+    with wandb_run(config, "train", started.run_dir):
+        checkpoint = _train(trainer, started, stop)
+    stop.exit_if_asked()
+    return checkpoint
 
 
 def train_offline(config: schema.OfflineTrainConfig) -> Path:
@@ -359,11 +368,28 @@ def _prepared(model: RewardModel, config: schema.IRLTrainConfig | schema.Offline
     return model
 
 
-def _train(trainer: GRPOTrainer, config: schema.PolicyTrainConfig, started: Started, stop: StopOnSignal) -> Path:
+def _warm_up(trainer: AIRLTrainer, run: Any, log: Path) -> None:
+    """Warms the discriminator up, and logs each update as of step 0, also to the W&B run if there is one."""
+    n = trainer.config.reward_warmup_steps
+    if n == 0:
+        return
+    print(f"discriminator warm-up: {n} updates on experts and edited copies")
+    if run is not None:
+        run.define_metric("warm_up/*", step_metric="warm_up/update")
+    table, start = StepTable(WARM_UP, n), time.perf_counter()
+    for update, metrics in enumerate(trainer.warm_up_discriminator(), 1):
+        logs = {"warm_up/update": update, **{f"warm_up/{name.rpartition('/')[2]}": v for name, v in metrics.items()}}
+        append_step(log, 0, time.perf_counter() - start, logs)
+        if run is not None:
+            run.log(logs)
+        table.add(update, metrics)
+    table.close()
+
+
+def _train(trainer: GRPOTrainer, started: Started, stop: StopOnSignal) -> Path:
     """Trains to the end and returns the last checkpoint's folder."""
-    with wandb_run(config, "train", started.run_dir), stop:
+    with stop:
         trainer.train(resume_from_checkpoint=str(started.checkpoint) if started.checkpoint else None)
-    stop.exit_if_asked()
     return newest_checkpoint(started.run_dir)
 
 
@@ -398,7 +424,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         return str(folder)
     warm = config.warm_start
     records = load_annotated(config.dataset, warm.n_traces)
-    logger.info("warm start: SFT on %d traces of the error-prone annotator", len(records))
+    print(f"warm start: SFT on {len(records)} traces of the error-prone annotator", flush=True)
     checkpoint = run_sft(
         load_policy(started.source),
         started.tokenizer,

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.config.schema import OfflineTrainingConfig
@@ -24,8 +23,8 @@ from reasoning_irl.training.callbacks import StopOnSignal, append_step
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
+from reasoning_irl.training.step_table import OFFLINE, StepTable
 from reasoning_irl.utils.errors import DataError
-from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 
 N_HELDOUT_SAMPLES = 4  # per problem, so that looking at the held-out part stays cheap
@@ -94,15 +93,14 @@ class OfflineTrainer:
         """Trains to the end and returns the last checkpoint's folder."""
         start = time.perf_counter()
         folder = Path(self.config.output_dir)
+        table = StepTable(OFFLINE, self.config.max_steps, self.step, self.config.max_seconds)
         if self.step == 0:
-            self._log(self.measure(), start)
-        bar = tqdm(total=self.config.max_steps, initial=self.step, desc="reward", unit="update")
+            self._log(self.measure(), start, table)
         sums: dict[str, list[float]] = {}
         while self.step < self.config.max_steps:
             for name, value in self.discriminator.update(self._batch()).items():
                 sums.setdefault(name, []).append(value)
             self.step += 1
-            bar.update()
             seconds = time.perf_counter() - start
             is_over = seconds >= (self.config.max_seconds or float("inf")) or self.stop.is_asked
             is_last = self.step == self.config.max_steps or is_over
@@ -113,12 +111,12 @@ class OfflineTrainer:
             if self.step % self.config.eval_steps == 0 or is_last:
                 logs |= self.measure()
             if logs:
-                self._log(logs, start)
+                self._log(logs, start, table)
             if self.step % self.config.save_steps == 0 or is_last:
                 self.save(folder / f"checkpoint-{self.step}")
             if is_last:
                 break
-        bar.close()
+        table.close()
         return folder / f"checkpoint-{self.step}"
 
     def measure(self) -> dict[str, float]:
@@ -182,14 +180,12 @@ class OfflineTrainer:
     ) -> LabelledBatch:
         return label_batch(experts, samples, copies, self.tokenizer.pad_token_id, self.discriminator.model.device)
 
-    def _log(self, logs: dict[str, float], start: float) -> None:
+    def _log(self, logs: dict[str, float], start: float, table: StepTable) -> None:
         seconds = time.perf_counter() - start
         append_step(Path(self.config.output_dir) / TRAIN_LOG, self.step, seconds, logs)
         if self.run is not None:
             self.run.log(logs, step=self.step)
-        shown = ", ".join(f"{name.rpartition('/')[2]} {value:.3f}" for name, value in logs.items())
-        if "discriminator/heldout_auroc" in logs:
-            logger.info("update %d: %s", self.step, shown)
+        table.add(self.step, logs)
 
 
 def _same_prompt_pairs(scores: Tensor, batch: LabelledBatch) -> Tensor:

@@ -29,7 +29,7 @@ def run_training(config: TrainConfig) -> Path:
     """Runs `config.algorithm` and returns the last checkpoint's folder."""
     run_dir = config.training.output_dir
     model = config.model.reward_name if isinstance(config, OfflineTrainConfig) else config.model.policy_name
-    print(f"{NAMES[config.algorithm]}: {model} on {config.dataset.name}, into {run_dir}")
+    print(f"{NAMES[config.algorithm]}: {model} on {config.dataset.name}, into {run_dir}", flush=True)
     check_login(config.wandb)
     check_run_folder(Path(run_dir), resume=config.training.resume)
     prepare_backend(config)  # before anything imports transformers

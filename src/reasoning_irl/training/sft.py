@@ -11,6 +11,8 @@ from trl import SFTConfig, SFTTrainer
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import encode_record
 from reasoning_irl.models import cpu_logprobs
+from reasoning_irl.training.speed import LogsSpeed
+from reasoning_irl.training.step_table import SFT, show_steps
 from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
 
 
@@ -34,7 +36,7 @@ def sft_rows(
     return rows
 
 
-class _SFTTrainer(WholeCheckpoints, SFTTrainer):
+class _SFTTrainer(WholeCheckpoints, SFTTrainer, LogsSpeed):
     """SFTTrainer whose checkpoints appear when they are whole."""
 
 
@@ -46,9 +48,13 @@ def run_sft(
     run_dir: Path,
     callbacks: list[TrainerCallback],
     resume_from: Path | None = None,
+    max_seconds: float | None = None,
     **arguments: Any,
 ) -> Path:
-    """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig."""
+    """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig.
+
+    `max_seconds` is only shown: a callback ends the training then.
+    """
     cpu_logprobs.install()
     args = SFTConfig(
         output_dir=str(run_dir),
@@ -63,6 +69,7 @@ def run_sft(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    show_steps(trainer, SFT, max_seconds)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     checkpoint = run_dir / f"checkpoint-{trainer.state.global_step}"
     if not checkpoint.is_dir():

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import (
     DynamicCache,
     PreTrainedModel,
@@ -19,6 +18,7 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_prompt
 from reasoning_irl.models.batches import Progress, batches
 from reasoning_irl.models.logprobs import token_logps
+from reasoning_irl.utils.progress import progress
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -154,5 +154,5 @@ def _until_end(ids: list[int], ends: list[int]) -> tuple[int, ...]:
 
 
 def progress_bar(what: str) -> Progress:
-    """A progress bar on a terminal; nothing if the output is a log file."""
-    return lambda slices: tqdm(slices, desc=what, unit="batch", disable=None)
+    """Shows how far a loop over batches is."""
+    return lambda slices: progress(list(slices), what)
