@@ -14,7 +14,7 @@ from reasoning_irl.tracking import check_login, log_evaluation, wandb_mode
 from reasoning_irl.training import jobs
 from reasoning_irl.training.run import run_training
 from reasoning_irl.utils.errors import UserError
-from tests.helpers.configs import compose_config
+from tests.helpers.configs import compose_any, compose_config
 from tests.helpers.traces import read_rows
 
 SMALL = [
@@ -26,7 +26,7 @@ SMALL = [
     "training.max_completion_length=16",
     "training.completions_steps=2",
     "training.n_completions=3",
-    "model.reward_warmup_steps=0",
+    "model.reward_warmup_steps=2",
     "model.reward_batch_size=2",
     "model.reward_policy_batch_size=4",
     "guard.enabled=false",
@@ -89,6 +89,9 @@ def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, t
     assert config["training"]["max_steps"] == 2
     history = [items(record.history.item) for record in records if record.HasField("history")]
     keys = {key for row in history for key in row}
+    assert [row["warm_up/update"] for row in history if "warm_up/loss" in row] == [1, 2]
+    assert {"train/discriminator/learning_rate", "train/tokens_per_second"} <= keys
+    assert any(key.startswith("profiling/Time taken: AIRLTrainer._update_discriminator") for key in keys)
     assert {"train/discriminator/heldout_auroc", "train/discriminator/accuracy_expert", "train/policy/entropy"} <= keys
     (table,) = [row for row in history if any(key.startswith("completions") for key in row)]
     assert table["completions.nrows"] == 3, sorted(table)
@@ -105,7 +108,22 @@ def test_without_wandb_local_files_have_curves_and_completions(tiny_config: Tiny
         assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["advantages"])
         assert row["reward"] == pytest.approx(sum(row["token_rewards"]) / len(row["token_rewards"]), abs=1e-3)
     log = read_rows(tmp_path / "run" / "train_log.jsonl")
-    assert "discriminator/heldout_auroc" in log[0]
+    assert [row["step"] for row in log] == [0, 0, 1, 2]
+    assert "warm_up/loss" in log[1]
+    assert "discriminator/heldout_auroc" in log[2]
+    assert log[3]["tokens_per_second"] > 0
+
+
+def test_run_and_its_evaluations_share_a_group() -> None:
+    """The evaluations of a run, in whichever folder, and the run itself."""
+    run = ["run_dir=outputs/one", "wandb.run_name=x"]
+    configs = [
+        compose_any("config_irl_train", "training.output_dir=outputs/one", "wandb.run_prefix=embedded"),
+        compose_any("config_eval", *run, "output_dir=outputs/other"),
+        compose_any("config_irl_eval", *run, "output_dir=outputs/another"),
+    ]
+    assert {config.wandb.group for config in configs} == {"one"}
+    assert configs[0].wandb.tags == ["embedded"]
 
 
 def test_online_mode_without_a_login_is_an_error_before_anything_is_written(tiny_config: Tiny, tmp_path: Path) -> None:
@@ -139,10 +157,17 @@ def test_mode_of_the_environment_takes_precedence(tiny_config: Tiny, monkeypatch
         wandb_mode(config)
 
 
-def test_evaluation_writes_its_metrics_to_the_summary(tmp_path: Path) -> None:
-    config = compose_config("config_eval", EvalConfig, *NAMED, f"output_dir={tmp_path}")
-    log_evaluation(config, "evaluate", {"pass@1": 0.25, "auroc": None})
-    summaries = [record.summary for record in read_run(tmp_path) if record.HasField("summary")]
+def test_evaluation_writes_its_metrics_to_the_summary_and_names_the_run(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/wandb_run_id.txt").write_text("0a1b2c3d")
+    offline = ["wandb.mode=offline", f"run_dir={tmp_path}/own", f"output_dir={tmp_path}"]
+    log_evaluation(compose_config("config_eval", EvalConfig, *offline), "evaluate", {"pass@1": 0.25, "auroc": None})
+    records = read_run(tmp_path)
+    (run,) = [record.run for record in records if record.HasField("run")]
+    assert run.run_group == "own"
+    settings = [items(run.config.update), *(items(r.config.update) for r in records if r.HasField("config"))]
+    assert [found["training_run"] for found in settings if "training_run" in found] == ["0a1b2c3d"]
+    summaries = [record.summary for record in records if record.HasField("summary")]
     merged = {key: value for summary in summaries for key, value in items(summary.update).items()}
     assert merged["pass@1"] == 0.25
     assert "auroc" not in merged

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig, TrainConfig, WandbConfig, WandbMode
 from reasoning_irl.utils.errors import UserError
 
+ID_FILE = "wandb_run_id.txt"  # in the folder of a training run
+
 
 def wandb_mode(config: WandbConfig) -> WandbMode:
     """The effective mode: as usual with W&B, the environment's WANDB_MODE overrides the config."""
@@ -42,7 +44,8 @@ def check_login(config: WandbConfig) -> None:
 def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, folder: Path) -> Iterator[Any]:
     """A W&B run, with the job's resolved config, for the duration of the context; None if W&B is disabled.
 
-    The run's own files are written to `folder`. A resumed training goes on in the run that it started.
+    The run's own files are written to `folder`. A resumed training goes on in the run that it started; an evaluation's
+    config has `training_run`: the address of that run or, offline, its id.
     """
     mode = wandb_mode(config.wandb)
     if mode == WandbMode.disabled:
@@ -50,8 +53,9 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
         return
     import wandb
 
-    id_file = folder / "wandb_run_id.txt"
-    is_training = job_type == "train"
+    is_training = isinstance(config, TrainConfig)
+    run_dir = config.training.output_dir if isinstance(config, TrainConfig) else config.run_dir
+    id_file = Path(run_dir or folder) / ID_FILE
     if is_training and not id_file.is_file():
         id_file.write_text(secrets.token_hex(4))
     resolved = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
@@ -68,6 +72,9 @@ def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, f
         dir=folder,
         config=resolved,  # type: ignore[arg-type]
     ) as run:
+        if not is_training and id_file.is_file():
+            trained = id_file.read_text()
+            run.config.update({"training_run": run.url.replace(run.id, trained) if run.url else trained})
         yield run
 
 

@@ -155,22 +155,27 @@ def bounded(low: float | None = None, high: float | None = None, *, above: float
 
 @dataclass
 class WandbConfig:
-    mode: WandbMode = MISSING
+    mode: WandbMode = MISSING  # `offline` keeps it on disk for `wandb sync`; the environment's WANDB_MODE goes first
     entity: str | None = MISSING  # team or user; null: the account's default
-    project: str = MISSING
-    group: str = MISSING  # runs that belong together, such as the seeds and ablations of one model
-    run_name: str = MISSING
-    tags: list[str] = MISSING
+    project: str = MISSING  # of W&B
+    group: str = MISSING  # by default the run folder's name, for the run and all its evaluations
+    run_name: str = MISSING  # also names the run folder, unless that is given
+    tags: list[str] = MISSING  # of W&B
+
+
+@dataclass
+class TrainWandbConfig(WandbConfig):
+    run_prefix: str = MISSING  # what the names of runs of one model begin with, and their tag
 
 
 @dataclass
 class EmbeddedModelConfig:
     """The small Llama built for `policy_name: embedded`."""
 
-    hidden_size: int = bounded(8)
-    layers: int = bounded(1)
-    heads: int = bounded(1)
-    initializer_range: float = bounded(above=0)
+    hidden_size: int = bounded(8)  # a multiple of heads
+    layers: int = bounded(1)  # transformer layers
+    heads: int = bounded(1)  # attention heads
+    initializer_range: float = bounded(above=0)  # standard deviation of the initial weights
     max_positions: int = bounded(32)  # tokens of prompt and completion
 
 
@@ -187,8 +192,8 @@ class AnnotatorConfig:
 class CountdownConfig:
     """Countdown problems; see data/countdown.py."""
 
-    n_numbers: int = bounded(2, 6)
-    max_number: int = bounded(2, 1000)
+    n_numbers: int = bounded(2, 6)  # numbers per puzzle
+    max_number: int = bounded(2, 1000)  # largest of them
 
 
 @dataclass
@@ -219,7 +224,7 @@ class OfflineDatasetConfig(DatasetConfig):
 @dataclass
 class LoraConfig:
     rank: int = bounded(0)  # 0: no adapter, all weights are trained
-    alpha: int = bounded(1)
+    alpha: int = bounded(1)  # the adapter's output is scaled by alpha / rank
 
 
 @dataclass
@@ -248,12 +253,11 @@ class DiscriminatorConfig:
     reward_granularity: Granularity = MISSING
     dense_rewards: bool | None = MISSING  # sets reward_granularity: true is dense, false is sparse, null keeps it
     reward_interval: int = bounded(1)  # tokens between two readings at granularity `interval`
-    # its training
-    reward_learning_rate: float = bounded(above=0)
-    reward_weight_decay: float = bounded(0)
-    reward_lr_scheduler_type: Schedule = MISSING
-    reward_warmup_ratio: float = bounded(0, 1)
-    reward_max_grad_norm: float = bounded(above=0)
+    reward_learning_rate: float = bounded(above=0)  # AdamW's, of the reward model
+    reward_weight_decay: float = bounded(0)  # AdamW's
+    reward_lr_scheduler_type: Schedule = MISSING  # over all updates of the run
+    reward_warmup_ratio: float = bounded(0, 1)  # share of those updates over which the rate rises
+    reward_max_grad_norm: float = bounded(above=0)  # longer gradients are scaled down to this norm
     reward_batch_size: int = bounded(1)  # experts per update
     reward_policy_batch_size: int = bounded(1)  # policy samples per update, including replayed ones
     reward_micro_batch_size: int = bounded(1)  # sequences per forward pass; affects memory, not gradients
@@ -263,11 +267,10 @@ class DiscriminatorConfig:
     gradient_penalty: float = bounded(0)  # wgan: weight of the gradient penalty
     num_neg_perturbations_per_expert: int = bounded(0)  # perturbed copies of each expert, as negatives
     neg_perturb_fns: list[PerturbationKind] = MISSING
-    # from logit to reward
     disc_temperature: float = bounded(above=0)  # the logit is divided by it
     clip_reward_model: bool = MISSING  # clip rewards to reward_lb..reward_ub
-    reward_lb: float = MISSING
-    reward_ub: float = MISSING
+    reward_lb: float = MISSING  # lower bound, if clip_reward_model
+    reward_ub: float = MISSING  # upper bound, if clip_reward_model
 
 
 @dataclass
@@ -288,8 +291,9 @@ class RewardModelConfig(DiscriminatorConfig, ModelConfig):
     reward_updates_per_policy_step: int = bounded(0)  # 0: no updates after the warm-up
     replay_buffer_size: int = bounded(0)  # past policy samples to keep
     replay_fraction: float = bounded(0, 1)  # share of an update's policy samples drawn from the replay buffer
-    # from reward to advantage
-    advantage_calculation: AdvantageCalculation = MISSING
+    advantage_calculation: AdvantageCalculation = (
+        MISSING  # from token rewards to advantages; see training/advantages.py
+    )
     advantage_baseline: AdvantageBaseline = MISSING
     advantage_std_floor: float = bounded(above=0)  # lower bound of the standard deviation that rewards are divided by
     normalize_advantages: bool = MISSING  # false: rewards are only centred, not divided by the standard deviation
@@ -301,12 +305,12 @@ class RewardModelConfig(DiscriminatorConfig, ModelConfig):
 class RunConfig:
     """What the training of any model needs."""
 
-    output_dir: str = MISSING
+    output_dir: str = MISSING  # the run folder; a run is never overwritten
     resume: bool = MISSING  # continue from the run's newest checkpoint
-    max_steps: int = bounded(1)
+    max_steps: int = bounded(1)  # optimiser steps, or updates of an offline reward
     max_seconds: float | None = bounded(above=0)  # wall time after which training stops; null: no limit
-    logging_steps: int = bounded(1)
-    save_steps: int = bounded(1)
+    logging_steps: int = bounded(1)  # steps between two rows of the log
+    save_steps: int = bounded(1)  # steps between two checkpoints
     max_prompt_length: int = bounded(1)  # tokens; a longer prompt is an error and is never cut
     max_completion_length: int = bounded(1)  # tokens
     gradient_checkpointing: bool = MISSING  # of the policy and the reward model; saves memory, costs time
@@ -320,32 +324,32 @@ class OfflineTrainingConfig(RunConfig):
 @dataclass
 class TrainingConfig(RunConfig):
     optim: Optimizer = MISSING  # of the policy; the 8-bit ones need a GPU
-    learning_rate: float = bounded(above=0)
-    lr_scheduler_type: Schedule = MISSING
+    learning_rate: float = bounded(above=0)  # of the policy
+    lr_scheduler_type: Schedule = MISSING  # over max_steps
     warmup_ratio: float = bounded(0, 1)  # share of max_steps
-    weight_decay: float = bounded(0)
-    adam_beta2: float = bounded(0, 0.99999)
-    max_grad_norm: float = bounded(above=0)
-    per_device_train_batch_size: int = bounded(1)
-    gradient_accumulation_steps: int = bounded(1)
+    weight_decay: float = bounded(0)  # AdamW's
+    adam_beta2: float = bounded(0, 0.99999)  # AdamW's decay of the squared gradients
+    max_grad_norm: float = bounded(above=0)  # longer gradients are scaled down to this norm
+    per_device_train_batch_size: int = bounded(1)  # sequences per forward pass
+    gradient_accumulation_steps: int = bounded(1)  # passes per optimiser step
 
 
 @dataclass
 class WarmStartConfig:
     """SFT on the annotator's traces before training; only dataset.name=arithmetic has an annotator."""
 
-    enabled: bool = MISSING
-    n_traces: int = bounded(1)
-    epochs: float = bounded(above=0)
-    batch_size: int = bounded(1)
-    learning_rate: float = bounded(above=0)
+    enabled: bool = MISSING  # false: training starts from the model as it is
+    n_traces: int = bounded(1)  # annotated problems
+    epochs: float = bounded(above=0)  # passes over them
+    batch_size: int = bounded(1)  # traces per step
+    learning_rate: float = bounded(above=0)  # its highest value; it falls along a cosine
 
 
 @dataclass
 class GuardConfig:
     """Skips policy updates while the discriminator's held-out AUROC is at chance."""
 
-    enabled: bool = MISSING
+    enabled: bool = MISSING  # false: no update is skipped
     n_experts: int = bounded(2)  # held-out experts per step on which the AUROC is measured, or all there are
     min_auroc: float = bounded(0, 1)  # updates are skipped below it
     smoothing: float = bounded(0, 0.999)  # weight of the past in the running mean of the AUROC
@@ -357,9 +361,9 @@ class PolicyTrainingConfig(TrainingConfig):
 
     num_generations: int = bounded(2)  # samples per prompt
     num_iterations: int = bounded(1)  # passes over each batch of samples
-    temperature: float = bounded(above=0)
-    top_p: float = bounded(0.01, 1)
-    clip_epsilon: float = bounded(above=0)
+    temperature: float = bounded(above=0)  # of sampling
+    top_p: float = bounded(0.01, 1)  # of sampling: the most likely tokens that have this probability together
+    clip_epsilon: float = bounded(above=0)  # probability ratios are clipped to 1 - epsilon and 1 + epsilon
     beta: float = bounded(0)  # weight of the KL to the initial policy
     completions_steps: int = bounded(1)  # log sample completions every N steps
     n_completions: int = bounded(0)  # completions to log each time; 0: none
@@ -367,57 +371,57 @@ class PolicyTrainingConfig(TrainingConfig):
 
 @dataclass
 class IRLTrainConfig:
-    algorithm: Algorithm = MISSING
-    seed: int = bounded(0, MAX_SEED)
+    algorithm: Algorithm = MISSING  # decides what is trained, whichever script is started
+    seed: int = bounded(0, MAX_SEED)  # of everything that is random, unless it has a seed of its own
     dataset: DatasetConfig = MISSING
     model: RewardModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
     training: PolicyTrainingConfig = MISSING
     guard: GuardConfig = MISSING
-    wandb: WandbConfig = MISSING
+    wandb: TrainWandbConfig = MISSING
 
 
 @dataclass
 class SFTTrainConfig:
-    algorithm: Algorithm = MISSING
-    seed: int = bounded(0, MAX_SEED)
+    algorithm: Algorithm = MISSING  # decides what is trained, whichever script is started
+    seed: int = bounded(0, MAX_SEED)  # of everything that is random, unless it has a seed of its own
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
     training: TrainingConfig = MISSING
-    wandb: WandbConfig = MISSING
+    wandb: TrainWandbConfig = MISSING
 
 
 @dataclass
 class VerifierConfig:
     """Weights of the answer and format rewards in GRPO; see rewards/verifiable.py."""
 
-    answer_weight: float = bounded(0)
-    format_weight: float = bounded(0)
+    answer_weight: float = bounded(0)  # of a right answer
+    format_weight: float = bounded(0)  # of the right format
 
 
 @dataclass
 class GRPOTrainConfig:
-    algorithm: Algorithm = MISSING
-    seed: int = bounded(0, MAX_SEED)
+    algorithm: Algorithm = MISSING  # decides what is trained, whichever script is started
+    seed: int = bounded(0, MAX_SEED)  # of everything that is random, unless it has a seed of its own
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
     warm_start: WarmStartConfig = MISSING
     training: PolicyTrainingConfig = MISSING
     verifier: VerifierConfig = MISSING
-    wandb: WandbConfig = MISSING
+    wandb: TrainWandbConfig = MISSING
 
 
 @dataclass
 class OfflineTrainConfig:
     """irl_train.py without a policy: learns a reward from demonstrations and a file of samples."""
 
-    algorithm: Algorithm = MISSING
-    seed: int = bounded(0, MAX_SEED)
+    algorithm: Algorithm = MISSING  # decides what is trained, whichever script is started
+    seed: int = bounded(0, MAX_SEED)  # of everything that is random, unless it has a seed of its own
     dataset: OfflineDatasetConfig = MISSING
     model: OfflineModelConfig = MISSING
     training: OfflineTrainingConfig = MISSING
-    wandb: WandbConfig = MISSING
+    wandb: TrainWandbConfig = MISSING
 
 
 PolicyTrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig
@@ -428,12 +432,12 @@ TrainConfig = PolicyTrainConfig | OfflineTrainConfig
 class SamplingConfig:
     engine: Engine = MISSING  # what samples; log-probabilities and rewards are computed by transformers
     n_samples: int = bounded(1)  # per problem
-    temperature: float = bounded(above=0)
-    top_p: float = bounded(0.01, 1)
+    temperature: float = bounded(above=0)  # of sampling
+    top_p: float = bounded(0.01, 1)  # the most likely tokens that have this probability together
     batch_size: int = bounded(1)  # sequences generated or scored at once; vLLM chooses its own number
-    load_in_4bit: bool = MISSING
-    max_prompt_length: int = bounded(1)
-    max_completion_length: int = bounded(1)
+    load_in_4bit: bool = MISSING  # the policy's weights
+    max_prompt_length: int = bounded(1)  # tokens; by default the run's
+    max_completion_length: int = bounded(1)  # tokens; by default the run's
 
 
 @dataclass
@@ -448,9 +452,9 @@ class EvalSettings:
 class EvalConfig:
     """evaluate.py: samples a policy on test problems."""
 
-    seed: int = bounded(0, MAX_SEED)
+    seed: int = bounded(0, MAX_SEED)  # of sampling and of the bootstrap
     run_dir: str = MISSING  # the run to evaluate: its data set, and its newest checkpoint as the policy
-    output_dir: str = MISSING
+    output_dir: str = MISSING  # of traces.jsonl and metrics.json; by default the run's folder
     policy_path: str | None = MISSING  # another policy: a folder or a hub name; null: the run's
     sampling: SamplingConfig = MISSING
     eval: EvalSettings = MISSING
@@ -462,14 +466,14 @@ class ScorerConfig:
     """The models that score traces; paths that are null are taken from the run."""
 
     reward_path: str | None = MISSING  # the reward model: a folder, a run, or a hub name
-    reward_kind: RewardKind = MISSING
+    reward_kind: RewardKind = MISSING  # how the reward model is read
     step_separator: str | None = MISSING  # prm: text inserted after each step, where the model is read
     positive_token: str | None = MISSING  # prm that is a causal language model: its token for a right step
     negative_token: str | None = MISSING  # and for a wrong step
     frozen_path: str | None = MISSING  # the reward model before training, as a baseline
     policy_path: str | None = MISSING  # the policy whose log-probability is another baseline
     sft_path: str | None = MISSING  # a policy after SFT on the same experts: a further baseline; null: none
-    load_in_4bit: bool = MISSING
+    load_in_4bit: bool = MISSING  # the weights of all of them
 
 
 @dataclass
@@ -477,9 +481,9 @@ class ScoringSettings:
     traces: str | None = MISSING  # a traces file; null: the run's traces.jsonl
     against: str | None = MISSING  # another model's evaluation of the same traces (output folder or traces file)
     on_error: OnError = MISSING  # unusable rows: stop at the first one, or skip them all
-    batch_size: int = bounded(1)
+    batch_size: int = bounded(1)  # traces scored at once
     n_planted: int = bounded(0)  # expert traces with a planted error, for error localisation; needs a run's data
-    planted_kinds: list[PerturbationKind] = MISSING
+    planted_kinds: list[PerturbationKind] = MISSING  # as model.neg_perturb_fns
     validation_share: float = bounded(0, 0.9)  # of the problems, if the file names no split
     bootstrap_draws: int = bounded(10)  # resamples per confidence interval
     report_traces: int = bounded(0)  # traces shown in report.html
@@ -489,9 +493,9 @@ class ScoringSettings:
 class IRLEvalConfig:
     """evaluate_irl.py: scores a traces file with a reward model and measures how good the scores are."""
 
-    seed: int = bounded(0, MAX_SEED)
+    seed: int = bounded(0, MAX_SEED)  # of the planted errors, the split and the bootstrap
     run_dir: str | None = MISSING  # a run folder; null: eval.traces and model.reward_path are given instead
-    output_dir: str = MISSING
+    output_dir: str = MISSING  # of the scored traces.jsonl, metrics.json and report.html; by default the run's folder
     model: ScorerConfig = MISSING
     eval: ScoringSettings = MISSING
     wandb: WandbConfig = MISSING
