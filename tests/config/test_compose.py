@@ -159,6 +159,20 @@ def test_variant_changes_only_the_keys_that_it_names(variant: str) -> None:
     assert differing <= {key.strip() for key in leaves(OmegaConf.load(CONFIGS / "variant" / f"{variant}.yaml"))}
 
 
+def test_continued_run_starts_from_the_sft_run_of_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/llama3b_sft").mkdir(parents=True)
+    config, sft = (
+        compose_any(f"llama3b/{name}", *more)
+        for name, more in (("3B_1B_config_irl_train", ["variant=continued"]), ("sft_3B_config_train", []))
+    )
+    assert isinstance(config, schema.IRLTrainConfig)
+    assert isinstance(sft, schema.SFTTrainConfig)
+    assert config.model.checkpoint == sft.training.output_dir == "outputs/llama3b_sft"
+
+
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("smollm2/")])
 def test_experiments_set_no_key_of_a_variant_or_scale(name: str) -> None:
     """Trap: an experiment's own values are merged last, so such a key would silently cancel the variant."""
@@ -209,9 +223,12 @@ def test_another_config_path_still_finds_the_base_configs(tmp_path: Path) -> Non
 
 
 def test_every_key_is_read_somewhere() -> None:
-    """Trap: a key that nothing uses; being checked in validate.py does not count, except for the alias."""
+    """Trap: a key that nothing uses; being checked in validate.py does not count, except for the alias.
+
+    `wandb.run_prefix` is read by other keys of the configs.
+    """
     code = "\n".join(path.read_text() for path in SRC.rglob("*.py") if path.parent.name != "config")
-    read = {*re.findall(r"\.(\w+)", code), *re.findall(r'\.get\("(\w+)"', code), "dense_rewards"}
+    read = {*re.findall(r"\.(\w+)", code), *re.findall(r'\.get\("(\w+)"', code), "dense_rewards", "run_prefix"}
     keys = {key for node in SCHEMAS.values() for key in known_keys(node)}
     assert sorted(key for key in keys if key.split(".")[-1] not in read) == []
 

@@ -80,6 +80,7 @@ class TestOverrides:
         own["warm_start"]["enabled"] = False
         own["model"]["checkpoint"] = "outputs/ablations/sft_seed3/warm_start"
         own["training"]["output_dir"] = "outputs/ablations/default_seed3"
+        own["wandb"]["group"] = "default_seed3"
         assert configs["default"] == own
 
     def test_ablations_change_only_what_their_names_say(self, configs: dict[str, dict[str, Any]]) -> None:
@@ -91,7 +92,11 @@ class TestOverrides:
             assert config["model"] == {**default, **changed}, name
             other_keys = {key: value for key, value in config.items() if key != "model"}
             output_dir = f"outputs/ablations/{name}_seed3"
-            expected = {**configs["default"], "training": {**configs["default"]["training"], "output_dir": output_dir}}
+            expected = {
+                **configs["default"],
+                "training": {**configs["default"]["training"], "output_dir": output_dir},
+                "wandb": {**configs["default"]["wandb"], "group": f"{name}_seed3"},
+            }
             assert other_keys == {key: value for key, value in expected.items() if key != "model"}, name
 
     def test_no_two_ablations_are_the_same(self, configs: dict[str, dict[str, Any]]) -> None:
