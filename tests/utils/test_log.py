@@ -1,13 +1,15 @@
 """The libraries' messages that are left out, and those that are not."""
 
+import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from reasoning_irl.models.loading import load_policy, load_tokenizer
+from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.utils.log import is_unexpected
 
@@ -36,22 +38,29 @@ def test_new_score_head_is_expected(
     assert not is_unexpected(report)
 
 
-@pytest.mark.parametrize("as_reward", [True, False])
+@pytest.mark.parametrize(("as_reward", "missing"), [(True, "model.layers.1.mlp.up_proj.weight"), (False, "lm_head")])
 def test_missing_weights_are_reported(
     embedded_folder: Path,
     make_reward_model: Callable[..., RewardModel],
     records: list[logging.LogRecord],
     tmp_path: Path,
     as_reward: bool,
+    missing: str,
 ) -> None:
-    load_tokenizer(str(embedded_folder)).save_pretrained(tmp_path)
-    load_policy(str(embedded_folder)).save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    shutil.copytree(embedded_folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    weights = load_file(tmp_path / "model.safetensors")  # with tied embeddings, so without lm_head
+    save_file({k: v for k, v in weights.items() if k != missing}, tmp_path / "model.safetensors", {"format": "pt"})
     if as_reward:
         make_reward_model(name=tmp_path)
     else:
         load_policy(str(tmp_path))
     (report,) = records
+    assert "MISSING" in report.getMessage()
     assert is_unexpected(report)
+
+
+def test_other_messages_about_a_reward_model_stay() -> None:
+    message = "LlamaForTokenClassification has no attention"
+    assert is_unexpected(logging.LogRecord("transformers", logging.WARNING, "", 0, message, None, None))
