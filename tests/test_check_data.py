@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from reasoning_irl.check_data import main
 
@@ -30,8 +31,13 @@ def test_lengths_that_cut_nothing_are_suggested(
     assert lines[1].startswith("1 traces end in another answer")
     (prompt, trace) = (int(line.split()[-1]) for line in lines[3:5])
     assert lines[5].endswith(f"training.max_prompt_length={prompt} training.max_completion_length={trace}")
-    assert prompt > 3
-    assert trace > 10
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder)
+    prompts = [[{"role": "user", "content": row["question"]}] for row in ROWS]
+    assert prompt == max(
+        len(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)) for turns in prompts
+    )
+    longest_trace = "<think>\n2 + 3 = 5\n5 = 5\n</think>\n<answer>\n5\n</answer>"
+    assert trace == len(tokenizer(longest_trace, add_special_tokens=False)["input_ids"]) + 1  # and the end token
 
 
 def test_without_a_model_lengths_are_in_characters(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

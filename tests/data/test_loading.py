@@ -128,7 +128,7 @@ def test_limits_fit_themselves_to_small_data(
     assert not questions(validation) & questions(test)
     assert [record.getMessage() for record in caplog.records] == [
         "dataset.n_heldout=100 is more than half of the 20 experts: 6 are held out",
-        "eval.n_validation=300 and eval.n_problems=None do not fit: of the 20 test records, 6 are for validation",
+        "20 test records are too few for eval.n_validation=300: 6 are for validation",
     ]
     # What fits is kept as it is.
     assert [len(part) for part in load_test(chosen, 8, 12)] == [8, 12]

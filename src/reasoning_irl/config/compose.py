@@ -53,8 +53,6 @@ class ConfigsOnSearchPath(SearchPathPlugin):
 def register() -> None:
     """Registers schemas, search path and resolvers with Hydra; may be called more than once."""
     store = ConfigStore.instance()
-    # Hydra copies it, with all schemas, for each group that --help lists: half a second. What it loads, it copies too.
-    ConfigStore.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node, package="_global_", provider="reasoning_irl")
     if ConfigsOnSearchPath not in Plugins.instance().discover(SearchPathPlugin):

@@ -158,8 +158,8 @@ def load_test(dataset: DatasetConfig, n_validation: int, n_test: int | None) -> 
     n_fitting = n_validation
     if len(records) < n_validation + (n_test or 1):
         n_fitting = _fitting(n_validation, len(records))
-        asked_for = f"eval.n_validation={n_validation} and eval.n_problems={n_test} do not fit"
-        logger.info("%s: of the %d test records, %d are for validation", asked_for, len(records), n_fitting)
+        asked_for = f"eval.n_validation={n_validation}{f' and eval.n_problems={n_test}' if n_test else ''}"
+        logger.info("%d test records are too few for %s: %d are for validation", len(records), asked_for, n_fitting)
     return records[:n_fitting], records[n_fitting:][:n_test]
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reasoning_irl.eval.evaluate import run_evaluation
+from reasoning_irl.eval.scoring.vllm_engine import buffer_rank
 from reasoning_irl.models.backend import check_engine
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.configs import eval_config
@@ -86,6 +87,17 @@ def test_samples_of_another_model_are_noticed(
         metrics = evaluated(run_dir, tmp_path)
     assert metrics["engine_logprob_gap"] > 0.1
     assert "did it sample another model?" in caplog.text
+
+
+@pytest.mark.parametrize(("rank", "size"), [(1, 8), (8, 8), (24, 32), (128, 128), (257, 320)])
+def test_adapter_fits_a_buffer_of_vllm(rank: int, size: int) -> None:
+    """Trap: vLLM refuses to start for a rank that is not one of its sizes."""
+    assert buffer_rank(rank) == size
+
+
+def test_adapter_that_vllm_cannot_serve_is_refused() -> None:
+    with pytest.raises(UserError, match=r"rank 512 at most, not 1024: set sampling\.engine=transformers"):
+        buffer_rank(1024)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")

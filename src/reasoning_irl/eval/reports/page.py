@@ -11,12 +11,12 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reasoning_irl import __version__
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.eval.reports.tables import DIFFERENCES, MEANINGS, QUESTIONS, Table, layout, with_aliases
 from reasoning_irl.eval.scoring.methods import BY_NAME, REWARD, difference
@@ -205,7 +205,7 @@ def _facts(metrics: Metrics, n_problems: int) -> list[tuple[str, str]]:
         "Policy": metrics.get("policy"),
         "Supervision": metrics.get("supervision", "not declared"),
         "Choices": metrics.get("choice/supervision"),
-        "Written by": f"reasoning_irl {version('reasoning_irl')}, {date.today().isoformat()}",
+        "Written by": f"reasoning_irl {__version__}, {date.today().isoformat()}",
     }
     return [(name, str(value)) for name, value in facts.items() if value]
 

@@ -106,7 +106,7 @@ def _completions(
 class _SomeHaveEnded(StoppingCriteria):
     """Stops generation of the whole batch once a quarter of its rows have ended.
 
-    With fewer, copying the cache without them costs more than running them.
+    Dropping each row at once would copy the cache of all others at every end.
     """
 
     def __init__(self, ends: Tensor) -> None:

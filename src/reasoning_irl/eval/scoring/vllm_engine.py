@@ -8,8 +8,18 @@ from peft import PeftConfig
 from reasoning_irl.config.schema import SamplingConfig
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.models.loading import base_of, is_adapter
+from reasoning_irl.utils.errors import UserError
 
 MEMORY_SHARE = 0.5  # of the GPU; the rest is for the models that score the samples
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the sizes of vLLM's buffers for an adapter
+
+
+def buffer_rank(rank: int) -> int:
+    """The smallest of vLLM's sizes that holds an adapter of this rank. Raises UserError if it is too large."""
+    for size in RANKS:
+        if rank <= size:
+            return size
+    raise UserError(f"vLLM serves adapters of rank {RANKS[-1]} at most, not {rank}: set sampling.engine=transformers")
 
 
 class VLLMEngine:
@@ -30,7 +40,7 @@ class VLLMEngine:
             model=base_of(source),
             tokenizer=source,
             enable_lora=adapter is not None,
-            max_lora_rank=adapter.r if adapter else 16,
+            max_lora_rank=buffer_rank(adapter.r) if adapter else RANKS[0],
             max_model_len=sampling.max_prompt_length + sampling.max_completion_length,
             gpu_memory_utilization=MEMORY_SHARE,
             generation_config="vllm",  # not the sampling defaults of the model's own folder
