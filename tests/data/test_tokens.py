@@ -7,6 +7,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from reasoning_irl.data import tokens
 from reasoning_irl.data.records import Record, make_prompt
 from reasoning_irl.data.tokens import (
     TokenSequence,
@@ -69,6 +70,15 @@ def test_groups_by_length_have_every_row_once_and_the_longest_first(sequences: l
     assert sorted(int(row) for rows in groups for row in rows) == list(range(9))
     assert lengths == sorted(lengths, reverse=True)
     assert len(set(lengths)) > 3
+
+
+def test_group_ends_where_its_padding_would_cost_more_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = collate([TokenSequence((1,), (2,) * n) for n in (3, 9, 8, 8, 2)], pad_id=0)
+    monkeypatch.setattr(tokens, "PASS_COST", 2)
+    assert [rows.tolist() for rows in batch.by_length(5)] == [[1, 2, 3], [0, 4]]  # 1 + 1 tokens; a third would add 6
+    monkeypatch.setattr(tokens, "PASS_COST", 1)
+    assert [rows.tolist() for rows in batch.by_length(5)] == [[1, 2], [3], [0, 4]]
+    assert [rows.tolist() for rows in batch.by_length(1)] == [[1], [2], [3], [0], [4]]
 
 
 def test_compact_joins_prompts_and_completions_without_a_gap() -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, get_scheduler, set_seed
 
 from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorLogit, Granularity, IRLTrainConfig, RewardHead
+from reasoning_irl.data import tokens
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.models.granularity import back_fill, segment_mean
 from reasoning_irl.models.reward_model import RewardModel
@@ -138,6 +139,20 @@ def test_each_sequence_is_read_as_often_as_its_loss_needs(
     discriminator.update(batch)
     assert sum(n for n, _ in shapes) == n_passes * len(batch.tokens)
     assert len({width for _, width in shapes}) > 1  # each micro-batch has its own width
+
+
+def test_pairs_that_fit_in_one_micro_batch_are_read_once(
+    make: Make, batch: LabelledBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts with less padding would each be read twice, as the loss compares their sequences."""
+    monkeypatch.setattr(tokens, "PASS_COST", 0)
+    assert len(batch.tokens.by_length(len(batch.tokens))) > 1
+    discriminator = make("model.classifier_loss=pairwise", f"model.reward_micro_batch_size={len(batch.tokens)}")
+    n_read: list[int] = []
+    embeddings = discriminator.model.backbone.get_input_embeddings()
+    embeddings.register_forward_hook(lambda _module, given, _out: n_read.append(len(given[0])))
+    discriminator.update(batch)
+    assert n_read == [len(batch.tokens)]
 
 
 def test_micro_batch_size_does_not_change_metrics_or_clipping(make: Make, batch: LabelledBatch) -> None:

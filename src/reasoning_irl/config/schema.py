@@ -260,7 +260,7 @@ class DiscriminatorConfig:
     reward_max_grad_norm: float = bounded(above=0)  # longer gradients are scaled down to this norm
     reward_batch_size: int = bounded(1)  # experts per update
     reward_policy_batch_size: int = bounded(1)  # policy samples per update, including replayed ones
-    reward_micro_batch_size: int = bounded(1)  # sequences per forward pass; affects memory, not gradients
+    reward_micro_batch_size: int = bounded(1)  # most sequences per pass; affects memory, not gradients
     disc_label_smoothing: float = bounded(0, 0.999)  # bce: s moves the targets to 1 - s/2 and s/2
     class_balance: bool = MISSING  # bce: experts together weigh as much as all negatives
     reward_lm_coef: float = bounded(0)  # weight of the experts' negative log-likelihood; likelihood head only

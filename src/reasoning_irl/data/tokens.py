@@ -18,6 +18,8 @@ from reasoning_irl.text.trace import ChatMessage, Span
 from reasoning_irl.utils.errors import DataError
 
 NO_LIMIT = 10**9  # tokens; for traces that are scored at full length
+# What one more pass over a micro-batch costs beside its tokens (kernel launches), as about so many tokens more in one.
+PASS_COST = 512
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,20 @@ class TokenBatch:
         )
 
     def by_length(self, size: int) -> list[Tensor]:
-        """Indices of all rows in groups of at most `size`, the longest first, so that groups need little padding."""
-        return list(torch.argsort(self.attention_mask.sum(1), descending=True, stable=True).split(size))
+        """Indices of all rows in groups of at most `size`, the longest first, so that groups need little padding.
+
+        A group ends early where its padding would cost more than another group.
+        """
+        lengths, order = self.attention_mask.sum(1).sort(descending=True, stable=True)
+        sizes: list[int] = []
+        longest = padding = 0
+        for length in lengths.tolist():
+            padding += longest - length
+            if not sizes or sizes[-1] == size or padding > PASS_COST:
+                sizes.append(0)
+                longest, padding = length, 0
+            sizes[-1] += 1
+        return list(order.split(sizes))
 
     def compact(self) -> tuple[Tensor, Tensor]:
         """Joins prompts and completions, padded on the right: ids (B, L), and each completion token's column (B, T).

@@ -90,9 +90,13 @@ class Discriminator:
         are first computed without a graph, then the gradient with respect to them, and each micro-batch is run again
         (gradient cache, Gao et al. 2021).
         """
-        groups = batch.tokens.by_length(self.config.reward_micro_batch_size)
-        is_sum = self.config.classifier_loss in SUMS_OVER_SEQUENCES or len(groups) == 1
-        outputs = self._backward_in_parts(batch, groups) if is_sum else self._backward_with_cache(batch, groups)
+        size, n = self.config.reward_micro_batch_size, len(batch.tokens)
+        if self.config.classifier_loss in SUMS_OVER_SEQUENCES:
+            outputs = self._backward_in_parts(batch, batch.tokens.by_length(size))
+        elif n <= size:  # all in one part, which needs one pass
+            outputs = self._backward_in_parts(batch, [torch.arange(n, device=batch.origin.device)])
+        else:
+            outputs = self._backward_with_cache(batch, batch.tokens.by_length(size))
         with torch.no_grad():
             loss = self._loss(outputs, batch)
         metrics = {"discriminator/loss": loss.item()}
