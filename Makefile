@@ -27,8 +27,9 @@ ablations: $(READY) ## run the ablations of the embedded task, all or ONLY those
 gsm8k-reward: $(READY) ## compare forms of the reward on real solutions: QUESTIONS=FILE SAMPLES=FILE [MODEL=FOLDER] (an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/gsm8k_reward.sh
 
-bench: $(READY) ## time a discriminator update and an AIRL step against a bare pass and a GRPO step (minutes)
-	@$(BIN)/python benchmarks/training.py
+bench: $(READY) ## time training, scoring, sampling and start-up against references: [ONLY=NAME] [BASELINE=FILE] [JSON=FILE]
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(BASELINE),--baseline $(BASELINE)) \
+	  $(if $(JSON),--json $(JSON))
 
 torture: $(READY) ## kill training runs at random moments, resume them, and compare (KILLS=50, half an hour)
 	@$(BIN)/python runner_scripts/torture.py --kills $(or $(KILLS),50)
