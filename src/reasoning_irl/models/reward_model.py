@@ -51,6 +51,7 @@ from reasoning_irl.data.tokens import (
     encode_prompt,
 )
 from reasoning_irl.metrics.calibration import Platt
+from reasoning_irl.metrics.colours import coloured
 from reasoning_irl.metrics.reading import Reading, is_of
 from reasoning_irl.metrics.summary import read_metrics
 from reasoning_irl.models.batches import score_by_length
@@ -137,6 +138,10 @@ class Scored:
     # How `total` is read from the tokens' rewards: as the evaluation of this model chose on validation. Without one, it
     # is the mean over tokens or, if the logit is additive, the sum.
     aggregation: str
+
+    def _repr_html_(self) -> str:
+        """In a notebook, the trace coloured by its tokens' rewards."""
+        return coloured(self.tokens, self.rewards)
 
 
 class RewardModel(nn.Module):

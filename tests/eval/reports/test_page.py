@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reasoning_irl.eval.reports.page import balanced, colour_scale, write_report
+from reasoning_irl.eval.reports.page import balanced, write_report
 from tests.helpers.traces import scored_row
 
 HOSTILE = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='x'\"><!--<script>"
@@ -151,16 +151,6 @@ def test_non_finite_numbers_become_null(page: Write) -> None:
 def test_tokens_and_rewards_must_have_equal_lengths(page: Write) -> None:
     with pytest.raises(ValueError, match=r"problem-0.*2 tokens, 1 token rewards"):
         page([scored_row(0, tokens=["a", "b"], token_rewards=[1.0])])
-
-
-def test_colour_scale_is_symmetric_about_the_median_and_ignores_outliers() -> None:
-    rewards = [*np.linspace(-1, 3, 401), 1e6]
-    scale = colour_scale(rewards)
-    assert scale["middle"] == pytest.approx(1.0, abs=0.02)
-    assert scale["high"] - scale["middle"] == pytest.approx(2.0, abs=0.06)
-    assert scale["middle"] - scale["low"] == pytest.approx(scale["high"] - scale["middle"])
-    assert colour_scale([None, 2.0]) == {"low": 1.0, "middle": 2.0, "high": 3.0}
-    assert colour_scale([]) == {"low": -1.0, "middle": 0.0, "high": 1.0}
 
 
 def test_report_shows_right_and_wrong_traces_in_equal_numbers() -> None:

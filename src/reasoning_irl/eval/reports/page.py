@@ -20,6 +20,7 @@ from reasoning_irl import __version__
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.eval.reports.tables import DIFFERENCES, MEANINGS, QUESTIONS, Table, layout, with_aliases
 from reasoning_irl.eval.scoring.methods import BY_NAME, REWARD, difference
+from reasoning_irl.metrics.colours import colour_scale
 from reasoning_irl.metrics.summary import Metrics
 from reasoning_irl.metrics.traces import step_scores
 from reasoning_irl.text.token_spans import cut, spans_of, step_ids, steps_in
@@ -45,22 +46,6 @@ def _finite(value: Any) -> Any:
     if not isinstance(value, (float, np.floating)):
         return value
     return float(f"{float(value):.5g}") if math.isfinite(value) else None
-
-
-def colour_scale(rewards: Sequence[float | None]) -> dict[str, float]:
-    """Ends and middle of the colour scale: the median, plus and minus the 98 % quantile of the distance from it.
-
-    Symmetric, so that equally strong colours are equally far from the median; a quantile, so that a few extreme tokens
-    do not make the rest pale.
-    """
-    finite = np.array([reward for reward in rewards if reward is not None], dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
-        return {"low": -1.0, "middle": 0.0, "high": 1.0}
-    middle = float(np.median(finite))
-    distance = np.abs(finite - middle)
-    reach = float(np.quantile(distance, 0.98)) or float(distance.max()) or 1.0
-    return {"low": middle - reach, "middle": middle, "high": middle + reach}
 
 
 def _view(trace: Mapping[str, Any], how: Mapping[str, str], digits: int) -> dict[str, Any]:
