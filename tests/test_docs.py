@@ -1,6 +1,7 @@
-"""The Python code of README.md and docs/serving.md is executed, with a tiny embedded reward model in place of a run."""
+"""The Python code of the documents is executed with a tiny reward model, and their commands are checked."""
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from reasoning_irl.cli.main import main
 from reasoning_irl.metrics.reading import Reading
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.utils.programs import PROGRAMS
 from tests.helpers.commands import REPOSITORY
 
 README, SERVING = REPOSITORY / "README.md", REPOSITORY / "docs" / "serving.md"
@@ -68,3 +71,69 @@ def test_serving_trains_a_policy_with_the_reward(
     logged = [row["rewards/reasoning_reward/mean"] for row in trainer.state.log_history if "reward" in row]
     assert logged
     assert all(value == value for value in logged)
+
+
+DOCUMENTS = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+HISTORY = REPOSITORY / "docs" / "log.md"  # its commands are those of its entries' commits
+HYDRA = {program.script: program.subcommand for program in PROGRAMS if program.script.endswith(".py")}
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+OTHER_PROGRAMS = {"pip", "conda", "pre-commit", "git"}
+
+
+def commands() -> list[str]:
+    """The commands in the documents' bash blocks and, if they start with one of our programs, in their text."""
+    found = []
+    for document in DOCUMENTS:
+        if document == HISTORY:
+            continue
+        for block in blocks(document, "bash"):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line.partition(" #")[0] for line in lines if line.partition("#")[0].strip()]
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S)
+        found += re.findall(r"`((?:python|make|bash|reasoning-irl|[A-Z_]+=\S+ python) [^`]+)`", text)
+    return list(dict.fromkeys(re.sub(r"\s+", " ", command).strip() for command in found))
+
+
+@pytest.mark.parametrize("line", commands())
+def test_documented_command_is_one_that_the_project_has(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra programs compose with these keys; of the others the file and its options exist."""
+    words = shlex.split(line.replace("SCRIPT.py", "irl_train.py"))
+    while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):  # environment
+        words = words[1:]
+    if words[:2] == ["bash", "runner_scripts/0_run_gpu_node.sh"]:
+        words = ["python", *words[2:]]
+    match words:
+        case ["make", *rest]:
+            targets = [word for word in rest if "=" not in word]
+            assert set(targets) <= TARGETS
+        case ["python", script, *arguments] if script in HYDRA:
+            composes(HYDRA[script], arguments, monkeypatch)
+            assert capsys.readouterr().out
+        case ["reasoning-irl", subcommand, *arguments]:
+            composes(subcommand, arguments, monkeypatch)
+            assert capsys.readouterr().out
+        case ["python", "-m", module, *arguments]:
+            has_options(Path(*module.split(".")), arguments)
+        case ["python" | "bash", script, *arguments]:
+            has_options(Path(script), arguments)
+        case [program, *_]:
+            assert program in OTHER_PROGRAMS
+
+
+def composes(subcommand: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if "-m" in arguments:  # of a sweep, its first run
+        arguments = [re.sub(r"(?<==)(\[.*?\]|[^,]*),.*", r"\1", word) for word in arguments if word != "-m"]
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main() sets it for Hydra
+    monkeypatch.setattr("sys.argv", ["reasoning-irl", subcommand, *arguments, "--cfg=job"])
+    assert not main()
+
+
+def has_options(path: Path, arguments: list[str]) -> None:
+    places = [REPOSITORY / path, *(root / path.with_suffix(".py") for root in (REPOSITORY, REPOSITORY / "src"))]
+    places += [REPOSITORY / path / "__main__.py"]
+    file = next(place for place in places if place.is_file())
+    options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    assert all(option in file.read_text() for option in options)
