@@ -79,7 +79,8 @@ def items(updates: Any) -> dict[str, Any]:
 
 
 def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
-    jobs.train_airl(tiny_config([*SMALL, *NAMED, f"training.output_dir={tmp_path / 'run'}"]))
+    named = [*NAMED, "wandb.log_reward_model=true"]
+    jobs.train_airl(tiny_config([*SMALL, *named, f"training.output_dir={tmp_path / 'run'}"]))
     records = read_run(tmp_path / "run")
     (run,) = [record.run for record in records if record.HasField("run")]
     assert (run.display_name, run.run_group, run.project, list(run.tags)) == ("mine", "ours", "p", ["a", "b"])
@@ -96,6 +97,12 @@ def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, t
     (table,) = [row for row in history if any(key.startswith("completions") for key in row)]
     assert table["completions.nrows"] == 3, sorted(table)
     assert table["completions._type"] == "table-file"
+    (histogram,) = [row for row in history if any(key.startswith("policy/token_rewards") for key in row)]
+    assert sum(histogram["policy/token_rewards.values"]) > 0, sorted(histogram)
+    artifacts = [record.request.log_artifact.artifact for record in records if record.request.HasField("log_artifact")]
+    artifacts += [record.artifact for record in records if record.HasField("artifact")]
+    (reward,) = [artifact for artifact in artifacts if artifact.type == "reward_model"]
+    assert "config.json" in {entry.path for entry in reward.manifest.contents}
 
 
 def test_without_wandb_local_files_have_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
@@ -106,6 +113,7 @@ def test_without_wandb_local_files_have_curves_and_completions(tiny_config: Tiny
     for row in rows:
         assert "".join(row["tokens"]) == row["completion"]
         assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["advantages"])
+        assert row["correct"] is False  # an untrained policy
         assert row["reward"] == pytest.approx(sum(row["token_rewards"]) / len(row["token_rewards"]), abs=1e-3)
     log = read_rows(tmp_path / "run" / "train_log.jsonl")
     assert [row["step"] for row in log] == [0, 0, 1, 2]

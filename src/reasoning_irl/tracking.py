@@ -88,8 +88,32 @@ def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         wandb.log({name: table, "train/global_step": step})
 
 
-def log_evaluation(config: EvalConfig | IRLEvalConfig, job_type: str, metrics: Mapping[str, Any]) -> None:
-    """Logs an evaluation's metrics, without undefined ones, as the summary of its own W&B run."""
+def log_histogram(name: str, values: Sequence[float], step: int) -> None:
+    """Logs a histogram to W&B, if a run is open."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.log({name: wandb.Histogram(values), "train/global_step": step})
+
+
+def log_artifact(run: Any, kind: str, path: Path) -> None:
+    """Uploads a file or a folder of a W&B run as its artifact of this kind."""
+    import wandb
+
+    artifact = wandb.Artifact(f"{run.id}-{kind}", type=kind)
+    if path.is_dir():
+        artifact.add_dir(str(path))
+    else:
+        artifact.add_file(str(path))
+    run.log_artifact(artifact)
+
+
+def log_evaluation(
+    config: EvalConfig | IRLEvalConfig, job_type: str, metrics: Mapping[str, Any], report: Path | None = None
+) -> None:
+    """Logs an evaluation's metrics, without undefined ones, as the summary of its own W&B run, and its report."""
     with wandb_run(config, job_type, Path(config.output_dir)) as run:
         if run is not None:
             run.summary.update({key: value for key, value in metrics.items() if value is not None})
+            if report is not None:
+                log_artifact(run, "report", report)

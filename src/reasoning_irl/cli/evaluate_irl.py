@@ -1,5 +1,7 @@
 """Scores sampled traces with a run's reward model: reranking, AUROC, first errors. See configs/config_irl_eval.yaml."""
 
+from pathlib import Path
+
 from reasoning_irl.config import hydra_main
 from reasoning_irl.config.schema import IRLEvalConfig
 
@@ -7,11 +9,12 @@ from reasoning_irl.config.schema import IRLEvalConfig
 @hydra_main("config_irl_eval", IRLEvalConfig)
 def main(config: IRLEvalConfig) -> None:
     from reasoning_irl.tracking import check_login, log_evaluation
-    from reasoning_irl.utils.run_folder import check_is_run
+    from reasoning_irl.utils.run_folder import REPORT_FILE, check_is_run
 
     check_login(config.wandb)
     if config.run_dir is not None:
         check_is_run(config.run_dir, needs_checkpoint=config.model.reward_path is None)
     from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 
-    log_evaluation(config, "evaluate_irl", run_irl_evaluation(config))
+    metrics = run_irl_evaluation(config)
+    log_evaluation(config, "evaluate_irl", metrics, Path(config.output_dir) / REPORT_FILE)

@@ -169,6 +169,11 @@ class TrainWandbConfig(WandbConfig):
 
 
 @dataclass
+class RewardWandbConfig(TrainWandbConfig):
+    log_reward_model: bool = MISSING  # upload the last reward model's folder as an artifact of the run
+
+
+@dataclass
 class EmbeddedModelConfig:
     """The small Llama built for `policy_name: embedded`."""
 
@@ -378,7 +383,7 @@ class IRLTrainConfig:
     warm_start: WarmStartConfig = MISSING
     training: PolicyTrainingConfig = MISSING
     guard: GuardConfig = MISSING
-    wandb: TrainWandbConfig = MISSING
+    wandb: RewardWandbConfig = MISSING
 
 
 @dataclass
@@ -421,7 +426,7 @@ class OfflineTrainConfig:
     dataset: OfflineDatasetConfig = MISSING
     model: OfflineModelConfig = MISSING
     training: OfflineTrainingConfig = MISSING
-    wandb: TrainWandbConfig = MISSING
+    wandb: RewardWandbConfig = MISSING
 
 
 PolicyTrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig

@@ -1,5 +1,6 @@
 """Verifiable rewards, checked against the answer key: GRPO trains on them, AIRL only logs them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from reasoning_irl.config.schema import AnswerKind
@@ -19,6 +20,12 @@ def answer_reward(
         float(is_right(extract_answer(completion[-1]["content"]), reference, AnswerKind(kind), prompt[-1]["content"]))
         for prompt, completion, reference, kind in zip(prompts, completions, answer, answer_kind, strict=True)
     ]
+
+
+def row_is_right(completion: str, row: Mapping[str, Any]) -> bool:
+    """Whether a completion's answer is that of the data set's row (see `Record.as_row`)."""
+    kind, question = AnswerKind(row["answer_kind"]), row["prompt"][-1]["content"]
+    return is_right(extract_answer(completion), row["answer"], kind, question)
 
 
 def format_reward(completions: list[list[ChatMessage]], **_: Any) -> list[float]:

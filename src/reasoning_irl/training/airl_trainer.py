@@ -146,7 +146,9 @@ class AIRLTrainer(PolicyTrainer):
                 out["importance_sampling_ratio"], tokens.completion_ids.shape, self.num_generations
             )
         self._monitor_rewards(rewards, tokens)
-        self.completions.write(self.state.global_step + 1, self._tokenizer, tokens, rewards, batch["advantages"])
+        step, n = self.state.global_step + 1, self.num_generations
+        records = [inputs[row // (n + 1) * n] for row in range(len(tokens))] if with_expert else inputs
+        self.completions.write(step, self._tokenizer, tokens, records, rewards, batch["advantages"])
         return batch
 
     def warm_up_discriminator(self) -> Iterator[dict[str, float]]:

@@ -17,5 +17,5 @@ class VerifierTrainer(PolicyTrainer):
         if is_training:
             batch = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
             step = self.state.global_step + 1
-            self.completions.write(step, self._tokenizer, batch, token_rewards=None, advantages=out["advantages"])
+            self.completions.write(step, self._tokenizer, batch, inputs, None, out["advantages"])
         return out

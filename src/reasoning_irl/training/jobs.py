@@ -41,7 +41,7 @@ from reasoning_irl.models.reward_model import (
 from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import is_well_formed
-from reasoning_irl.tracking import wandb_run
+from reasoning_irl.tracking import log_artifact, wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import TRAIN_LOG, callbacks, device_arguments, grpo_arguments, trainer_arguments
 from reasoning_irl.training.callbacks import StopOnSignal, append_step
@@ -119,6 +119,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         else:
             _warm_up(trainer, run, started.run_dir / TRAIN_LOG)
         checkpoint = _train(trainer, started, stop)
+        _log_reward_model(config, run, checkpoint)
     stop.exit_if_asked()
     # The wall time that a baseline may use for a fair comparison.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
@@ -217,6 +218,7 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
         if started.checkpoint:
             trainer.load_state(started.checkpoint)
         checkpoint = trainer.train()
+        _log_reward_model(config, run, checkpoint)
     stop.exit_if_asked()
     return checkpoint
 
@@ -384,6 +386,11 @@ def _warm_up(trainer: AIRLTrainer, run: Any, log: Path) -> None:
             run.log(logs)
         table.add(update, metrics)
     table.close()
+
+
+def _log_reward_model(config: schema.IRLTrainConfig | schema.OfflineTrainConfig, run: Any, checkpoint: Path) -> None:
+    if run is not None and config.wandb.log_reward_model:
+        log_artifact(run, "reward_model", checkpoint / REWARD_MODEL)
 
 
 def _train(trainer: GRPOTrainer, started: Started, stop: StopOnSignal) -> Path:
