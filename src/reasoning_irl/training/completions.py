@@ -31,7 +31,7 @@ class CompletionsLog:
         token_rewards: Tensor | None,  # (B, T)
         advantages: Tensor,  # (B, T), or (B,) if all tokens of a trace share one
     ) -> None:
-        """Logs the first rows of a batch and, to W&B, a histogram of all token rewards, if this step is to be logged."""
+        """Logs the first rows of a batch, and to W&B a histogram of all rewards, if this step is to be logged."""
         if self._n == 0 or step % self._every:
             return
         rows = completion_rows(step, tokenizer, batch[: self._n], records, token_rewards, advantages)
