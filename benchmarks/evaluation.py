@@ -15,7 +15,8 @@ from reasoning_irl.models.batches import score_by_length
 from reasoning_irl.models.embedded import build_tokenizer
 from reasoning_irl.models.loading import load_policy, load_tokenizer
 
-BATCH, TRACES_PER_SAMPLE = 32, 4
+# A test set has thousands of traces; with few, batches of similar length cannot be made.
+BATCH, TRACES_PER_SAMPLE = 32, 16
 
 
 def scoring(size: Size) -> list[Figure]:

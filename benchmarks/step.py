@@ -16,7 +16,7 @@ from benchmarks.inputs import irl_config, long_records, reward_model, saved_mode
 from benchmarks.measure import Figure, Size, Unit, clock
 from reasoning_irl.config.schema import IRLTrainConfig
 from reasoning_irl.data.alignment import TokenBridge
-from reasoning_irl.data.loading import TrainData, load_train, number_limit
+from reasoning_irl.data.loading import TrainData, load_train
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.loading import load_tokenizer, trainable_policy
 from reasoning_irl.rewards.verifiable import answer_reward
@@ -24,7 +24,7 @@ from reasoning_irl.training.airl_trainer import AIRLTrainer
 from reasoning_irl.training.arguments import grpo_arguments
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
-from reasoning_irl.training.experts import ExpertPool
+from reasoning_irl.training.jobs import expert_pool
 
 OVERRIDES = [
     "model.policy_lora.rank=0",
@@ -177,18 +177,9 @@ def _grpo(config: IRLTrainConfig, data: TrainData) -> GRPOTrainer:
 def _airl(config: IRLTrainConfig, size: Size, data: TrainData) -> AIRLTrainer:
     arguments = _arguments(config, data)
     tokenizer, records = arguments["processing_class"], [*data.train, *data.heldout]
-    experts = ExpertPool(
-        records,
-        tokenizer,
-        config.training.max_completion_length,
-        config.model.neg_perturb_fns,
-        number_limit(config.dataset),
-        config.seed,
-        n_drawn=len(data.train),
-    )
     return AIRLTrainer(
         discriminator=Discriminator(reward_model(size, tokenizer), config.model, 1000),
-        experts=experts,
+        experts=expert_pool(config, tokenizer, data),
         bridge=TokenBridge(tokenizer, tokenizer, records),
         reward_tokenizer=tokenizer,
         heldout=data.heldout,

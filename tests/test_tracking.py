@@ -78,6 +78,12 @@ def items(updates: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
 
 
+def artifacts_of(records: list[wandb_internal_pb2.Record]) -> list[Any]:
+    return [record.request.log_artifact.artifact for record in records if record.request.HasField("log_artifact")] + [
+        record.artifact for record in records if record.HasField("artifact")
+    ]
+
+
 def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
     named = [*NAMED, "wandb.log_reward_model=true"]
     jobs.train_airl(tiny_config([*SMALL, *named, f"training.output_dir={tmp_path / 'run'}"]))
@@ -99,9 +105,7 @@ def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, t
     assert table["completions._type"] == "table-file"
     (histogram,) = [row for row in history if any(key.startswith("policy/token_rewards") for key in row)]
     assert sum(histogram["policy/token_rewards.values"]) > 0, sorted(histogram)
-    artifacts = [record.request.log_artifact.artifact for record in records if record.request.HasField("log_artifact")]
-    artifacts += [record.artifact for record in records if record.HasField("artifact")]
-    (reward,) = [artifact for artifact in artifacts if artifact.type == "reward_model"]
+    (reward,) = [artifact for artifact in artifacts_of(records) if artifact.type == "reward_model"]
     assert "config.json" in {entry.path for entry in reward.manifest.contents}
 
 
@@ -169,7 +173,9 @@ def test_evaluation_writes_its_metrics_to_the_summary_and_names_the_run(tmp_path
     (tmp_path / "own").mkdir()
     (tmp_path / "own/wandb_run_id.txt").write_text("0a1b2c3d")
     offline = ["wandb.mode=offline", f"run_dir={tmp_path}/own", f"output_dir={tmp_path}"]
-    log_evaluation(compose_config("config_eval", EvalConfig, *offline), "evaluate", {"pass@1": 0.25, "auroc": None})
+    config, metrics = compose_config("config_eval", EvalConfig, *offline), {"pass@1": 0.25, "auroc": None}
+    (tmp_path / "report.html").write_text("<p>")
+    log_evaluation(config, "evaluate", metrics, tmp_path / "report.html")
     records = read_run(tmp_path)
     (run,) = [record.run for record in records if record.HasField("run")]
     assert run.run_group == "own"
@@ -179,3 +185,14 @@ def test_evaluation_writes_its_metrics_to_the_summary_and_names_the_run(tmp_path
     merged = {key: value for summary in summaries for key, value in items(summary.update).items()}
     assert merged["pass@1"] == 0.25
     assert "auroc" not in merged
+    (report,) = artifacts_of(records)
+    assert (report.type, [entry.path for entry in report.manifest.contents]) == ("report", ["report.html"])
+
+
+def test_logged_samples_say_whether_they_are_right_by_their_own_record(tiny_config: Tiny, tmp_path: Path) -> None:
+    """Here the third and the last are experts, which follow the two samples of their prompt."""
+    more = ["model.add_expert_to_policy_optim=true", "training.n_completions=6", "training.max_completion_length=60"]
+    jobs.train_airl(tiny_config([*SMALL, *more, f"training.output_dir={tmp_path / 'run'}"]))
+    rows = read_rows(tmp_path / "run" / "completions.jsonl")
+    assert [row["correct"] for row in rows] == [False, False, True, False, False, True]
+    assert rows[2]["prompt"] != rows[5]["prompt"]

@@ -43,4 +43,5 @@ def test_notebook_runs(
     printed = capsys.readouterr().out
     assert re.search(r"^oracle +\d\.\d{3}$", printed, re.M)
     assert re.search(r"^\d+ of \d+ first wrong steps found$", printed, re.M)
+    assert {row["split"] for row in variables["traces"]} == {"test"}
     assert "</span>" in variables["scored"]._repr_html_()

@@ -18,7 +18,7 @@ from reasoning_irl.text.trace import ChatMessage, Span
 from reasoning_irl.utils.errors import DataError
 
 NO_LIMIT = 10**9  # tokens; for traces that are scored at full length
-# What one more pass over a micro-batch costs beside its tokens (kernel launches), as about so many tokens more in one.
+# What one more pass over a micro-batch costs beside its tokens, as so many tokens more. Rough, and tried on a CPU only.
 PASS_COST = 512
 
 

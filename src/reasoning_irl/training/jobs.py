@@ -102,7 +102,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         train_dataset=_rows(started.data.train),
         callbacks=callbacks(config, stop := StopOnSignal()),
         discriminator=Discriminator(reward_model.to(_device()), config.model, updates),
-        experts=_experts(config, started.tokenizer, started.data),
+        experts=expert_pool(config, started.tokenizer, started.data),
         bridge=bridge,
         reward_tokenizer=reward_tokenizer,
         heldout=started.data.heldout,
@@ -196,7 +196,7 @@ def train_offline(config: schema.OfflineTrainConfig) -> Path:
     tokenizer, data = started.tokenizer, started.data
     _warn_of_format(samples, tokenizer)
     check_prompt_lengths(tokenizer, data.heldout, training.max_prompt_length)
-    experts = _experts(config, tokenizer, data)
+    experts = expert_pool(config, tokenizer, data)
     split = split_samples(samples, {experts.sequence(record).prompt_ids for record in data.heldout}, config.seed)
     print(
         f"{len(data.train)} experts and {len(split.train)} samples to learn from; {len(data.heldout)} experts and "
@@ -263,9 +263,10 @@ def _start(config: schema.TrainConfig) -> Started:
     return Started(run_dir, checkpoint, data, source, tokenizer, checkpoint if is_finished else None)
 
 
-def _experts(
+def expert_pool(
     config: schema.IRLTrainConfig | schema.OfflineTrainConfig, tokenizer: PreTrainedTokenizerBase, data: TrainData
 ) -> ExpertPool:
+    """All experts in the tokenizer's tokens; only those to learn from are drawn."""
     return ExpertPool(
         [*data.train, *data.heldout],
         tokenizer,
