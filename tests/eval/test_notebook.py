@@ -1,6 +1,7 @@
 """The notebook's cells are executed in order, with a tiny run in place of the one that its first command trains."""
 
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -26,7 +27,10 @@ def test_notebook_runs(
 ) -> None:
     shutil.copytree(run_dir, tmp_path / "outputs/notebook")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main() sets it for Hydra
+    # A program sets these for its whole process, which here has other tests to run.
+    for name in ("HYDRA_FULL_ERROR", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(logging.getLogger("transformers.modeling_utils"), "filters", [])
 
     def command(line: str) -> None:
         name, program, *arguments = shlex.split(line)
