@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from reasoning_irl.eval.evaluate import run_evaluation
-from reasoning_irl.eval.scoring.vllm_engine import buffer_rank
+from reasoning_irl.eval.scoring.vllm_engine import VLLMEngine, buffer_rank
 from reasoning_irl.models.backend import check_engine
 from reasoning_irl.utils.errors import UserError
 from tests.helpers.configs import eval_config
@@ -28,6 +29,7 @@ class LLM:
     def __init__(self, model: str, **settings: Any) -> None:
         self._model = AutoModelForCausalLM.from_pretrained(model)
         self._longest = settings["max_model_len"]
+        self.started_with = {"model": model, **settings}
 
     @torch.no_grad()
     def generate(
@@ -87,6 +89,15 @@ def test_samples_of_another_model_are_noticed(
         metrics = evaluated(run_dir, tmp_path)
     assert metrics["engine_logprob_gap"] > 0.1
     assert "did it sample another model?" in caplog.text
+
+
+@pytest.mark.usefixtures("vllm")
+def test_adapter_is_served_on_its_base_model_in_a_buffer_that_vllm_has(run_dir: Path, tmp_path: Path) -> None:
+    base = str(run_dir / "checkpoint-10")
+    LoraConfig(r=3, base_model_name_or_path=base).save_pretrained(tmp_path)
+    engine: Any = VLLMEngine(str(tmp_path), eval_config(f"run_dir={run_dir}").sampling, [2])
+    settings = engine._llm.started_with
+    assert (settings["model"], settings["enable_lora"], settings["max_lora_rank"]) == (base, True, 8)
 
 
 @pytest.mark.parametrize(("rank", "size"), [(1, 8), (8, 8), (24, 32), (128, 128), (257, 320)])
