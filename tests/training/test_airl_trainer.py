@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,72 +10,20 @@ import torch
 from transformers import AutoTokenizer
 from trl import GRPOTrainer
 
-from reasoning_irl.config.schema import GuardConfig, IRLTrainConfig
 from reasoning_irl.data.loading import load_train
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion, encode_prompt
-from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.reward_model import load_reward_model
 from reasoning_irl.text.token_spans import decode, spans_of, token_pieces
 from reasoning_irl.training import airl_trainer, jobs
-from reasoning_irl.training.airl_trainer import AIRLTrainer, CollapseGuard, rows_with_experts
+from reasoning_irl.training.airl_trainer import AIRLTrainer, rows_with_experts
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
 from reasoning_irl.training.reward_checkpoint import load_training_state
 from reasoning_irl.utils.errors import DataError, UserError
+from tests.helpers.airl_runs import Run, logged, policy_weights, reward_weights, rows_of, same
 from tests.helpers.configs import compose_tiny
 from tests.helpers.models import save_tiny_model
 from tests.helpers.tokenizers import byte_level
-from tests.helpers.traces import read_rows
-
-SMALL = [
-    "warm_start.enabled=false",
-    "training.max_steps=2",
-    "training.save_steps=2",
-    "training.per_device_train_batch_size=8",
-    "training.num_generations=4",
-    "training.max_completion_length=24",
-    "model.reward_warmup_steps=2",
-    "model.reward_batch_size=4",
-    "model.reward_policy_batch_size=4",
-    "model.reward_micro_batch_size=16",
-    "guard.enabled=false",
-]
-Run = Callable[..., Path]
-
-
-@pytest.fixture
-def run(tiny_config: Callable[[list[str]], IRLTrainConfig], tmp_path: Path) -> Run:
-    """Trains for two steps with overrides and returns the checkpoint."""
-
-    def train(name: str, *overrides: str) -> Path:
-        return jobs.train_airl(tiny_config([*SMALL, f"training.output_dir={tmp_path / name}", *overrides]))
-
-    return train
-
-
-def policy_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_policy(str(checkpoint)).state_dict()
-
-
-def reward_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_reward_model(checkpoint / "reward_model").state_dict()
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    """The rows of both logs, without times."""
-    logs = [run / name for name in ("train_log.jsonl", "completions.jsonl") if (run / name).is_file()]
-    rows = [row for log in logs for row in read_rows(log)]
-    timed = ("seconds", "time", "runtime", "per_second", "num_tokens", "flos")
-    return [{key: value for key, value in row.items() if not any(word in key for word in timed)} for row in rows]
-
-
-def logged(checkpoint: Path, name: str) -> list[float]:
-    """The logged values of a metric, in order."""
-    return [line[name] for line in read_rows(checkpoint.parent / "train_log.jsonl") if name in line]
 
 
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
@@ -167,17 +114,6 @@ def test_weights_of_samples_stay_in_their_rows_among_experts() -> None:
     assert rows_with_experts(ratio, torch.Size((4, 2)), n_generations=2).tolist() == ratio.tolist()
     of_traces = rows_with_experts(ratio[:, :1], torch.Size((6, 2)), n_generations=2)
     assert of_traces.tolist() == [[0.5, 0.5], [3, 3], [1, 1], [5, 5], [7, 7], [1, 1]]
-
-
-def test_guard_uses_the_running_mean() -> None:
-    guard = CollapseGuard(GuardConfig(enabled=True, n_experts=32, min_auroc=0.6, smoothing=0.5))
-    assert "0.500" in (guard.reason_to_skip() or "")  # nothing is known yet
-    guard.update(0.8)  # mean 0.65
-    assert guard.reason_to_skip() is None
-    guard.update(0.2)  # mean 0.425
-    assert "0.425" in (guard.reason_to_skip() or "")
-    guard.update(0.9)  # mean 0.6625
-    assert guard.reason_to_skip() is None
 
 
 def labelled_batches(monkeypatch: pytest.MonkeyPatch) -> list[LabelledBatch]:

@@ -135,6 +135,16 @@ class AdvantageBaseline(StrEnum):
     position = "position"  # also subtracts the group's mean return at the same position; not for trace_mean
 
 
+class Reaction(StrEnum):
+    """What is done while a limit of the guard is exceeded; see docs/method.md."""
+
+    log = "log"  # a warning when it begins
+    skip = "skip"  # the policy is not updated
+    throttle = "throttle"  # the discriminator is not updated
+    roll_back = "roll_back"  # models and optimisers go back to the last checkpoint before it; at most three times
+    stop = "stop"  # the run ends, with a checkpoint
+
+
 class WandbMode(StrEnum):
     online = "online"
     offline = "offline"
@@ -352,12 +362,21 @@ class WarmStartConfig:
 
 @dataclass
 class GuardConfig:
-    """Skips policy updates while the discriminator's held-out AUROC is at chance."""
+    """Limits of what is measured at each step, as running means; a limit that is null is not watched."""
 
-    enabled: bool = MISSING  # false: no update is skipped
+    enabled: bool = MISSING  # false: nothing is watched
     n_experts: int = bounded(2)  # held-out experts per step on which the AUROC is measured, or all there are
-    min_auroc: float = bounded(0, 1)  # updates are skipped below it
-    smoothing: float = bounded(0, 0.999)  # weight of the past in the running mean of the AUROC
+    smoothing: float = bounded(0, 0.999)  # weight of the past in the running means
+    min_auroc: float | None = bounded(0, 1)  # of held-out experts against samples; .5 is chance
+    on_min_auroc: Reaction = MISSING  # beyond it; not throttle
+    max_auroc: float | None = bounded(0, 1)  # near 1 the reward may be reading style, and says little on what is better
+    on_max_auroc: Reaction = MISSING  # beyond it; not skip
+    max_length_correlation: float | None = bounded(0, 1)  # of the samples' rewards and lengths, whatever its sign
+    on_max_length_correlation: Reaction = MISSING  # beyond it; not throttle
+    min_entropy: float | None = bounded(0)  # of the policy's next token, in nats
+    on_min_entropy: Reaction = MISSING  # beyond it; neither skip nor throttle
+    min_well_formed: float | None = bounded(0, 1)  # share of samples in the expected format, with think and answer tags
+    on_min_well_formed: Reaction = MISSING  # beyond it; neither skip nor throttle
 
 
 @dataclass

@@ -34,6 +34,7 @@ def validate(config: Any) -> None:
         _check_discriminator(config.model)
     if isinstance(config, schema.IRLTrainConfig):
         _check_reward_model(config.model)
+        _check_guard(config.guard)
     if isinstance(config, (schema.IRLTrainConfig, schema.GRPOTrainConfig)):
         _check_batches(config)
 
@@ -168,6 +169,27 @@ def _check_reward_model(model: schema.RewardModelConfig) -> None:
             "model.reward_warmup_steps needs perturbations as negatives: set it to 0, or "
             "model.num_neg_perturbations_per_expert to at least 1"
         )
+
+
+def _check_guard(guard: schema.GuardConfig) -> None:
+    """Refuses reactions under which the measure could never come back within its limit.
+
+    Without policy updates the samples stay as they are, and without its own updates so does a discriminator at chance.
+    """
+    log, skip, throttle, roll_back, stop = schema.Reaction
+    usable = {
+        "on_min_auroc": (guard.on_min_auroc, (log, skip, roll_back, stop)),
+        "on_max_auroc": (guard.on_max_auroc, (log, throttle, roll_back, stop)),
+        "on_max_length_correlation": (guard.on_max_length_correlation, (log, skip, roll_back, stop)),
+        "on_min_entropy": (guard.on_min_entropy, (log, roll_back, stop)),
+        "on_min_well_formed": (guard.on_min_well_formed, (log, roll_back, stop)),
+    }
+    for key, (reaction, choices) in usable.items():
+        if reaction not in choices:
+            raise ConfigError(
+                f"guard.{key}={reaction} would last for ever, because nothing could then change what is measured: "
+                f"choose {', '.join(choices[:-1])} or {choices[-1]}"
+            )
 
 
 def _check_scorer(model: schema.ScorerConfig) -> None:

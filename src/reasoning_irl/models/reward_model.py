@@ -467,6 +467,15 @@ def load_reward_model(
     return RewardModel(backbone, likelihood, spec, tokenizer).eval()
 
 
+def load_trained(model: RewardModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Sets the trained weights of a reward model, in place, to those that it saved in a folder."""
+    saved = dict(load_reward_model(folder, tokenizer).named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved[name])
+
+
 def load_spec(folder: Path) -> RewardSpec:
     """Loads how a saved reward model is read. Raises UserError if the folder is not a reward model."""
     if not (folder / SPEC_FILE).is_file():

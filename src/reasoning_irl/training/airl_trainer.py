@@ -5,70 +5,69 @@ scores become (B, T) advantages, and the policy takes a clipped policy-gradient 
 
 Departures from GRPOTrainer: the advantages are per token and come from the discriminator; the loss is our own
 `token_policy_loss`, because a loss that re-packs rows would misalign them; and policy steps are skipped while the
-discriminator's held-out AUROC is at chance. The trainer's reward function is for monitoring only: nothing is trained
-on what it returns.
+discriminator's held-out AUROC is at chance (guard.py has the other limits and reactions). The trainer's reward function
+is for monitoring only: nothing is trained on what it returns.
 """
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME
 from trl import GRPOConfig
 from trl.extras.profiling import profiling_decorator
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from reasoning_irl.config.schema import GuardConfig, RewardForm, RewardModelConfig
+from reasoning_irl.config.schema import GuardConfig, Reaction, RewardForm, RewardModelConfig
 from reasoning_irl.data.alignment import TokenBridge
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate, encode_completion
 from reasoning_irl.metrics.traces import auroc, pearson
 from reasoning_irl.models.logprobs import token_logps
+from reasoning_irl.models.reward_model import load_trained
 from reasoning_irl.rewards.verifiable import answer_reward
+from reasoning_irl.text.token_spans import decode
+from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.training.advantages import advantages_with_expert, token_advantages
-from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, label_batch, update_or_keep
 from reasoning_irl.training.experts import ExpertPool, ReplayBuffer
+from reasoning_irl.training.guard import MOST_ROLLBACKS, CollapseGuard
 from reasoning_irl.training.losses import token_policy_loss
 from reasoning_irl.training.policy_trainer import PolicyTrainer
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.run_folder import REWARD_MODEL, step_of, whole_checkpoints
+
+GUARD_FILE = "guard.json"  # in a checkpoint: the guard's state
 
 
-class CollapseGuard:
-    """Allows policy steps only while the running mean of the held-out AUROC is above chance.
-
-    The reward of a discriminator that cannot tell experts from the policy is noise.
-    """
-
-    def __init__(self, config: GuardConfig) -> None:
-        self._config = config
-        self.n_experts = config.n_experts
-        self.auroc = 0.5  # nothing is known yet: one lucky draw does not open the guard
-
-    def update(self, heldout_auroc: float) -> None:
-        self.auroc = self._config.smoothing * self.auroc + (1 - self._config.smoothing) * heldout_auroc
-
-    def reason_to_skip(self) -> str | None:
-        """Why the next policy step should be skipped, or None."""
-        if not self._config.enabled or self.auroc >= self._config.min_auroc:
-            return None
-        return (
-            f"held-out AUROC of the discriminator is {self.auroc:.3f}, below guard.min_auroc={self._config.min_auroc}"
-        )
-
-
-class _SkipPolicyStep(TrainerCallback):
-    """Drops the gradients of a skipped step, so that the optimiser leaves the parameters unchanged."""
+class _Guarded(TrainerCallback):
+    """Does at the steps of the library's loop what the guard has decided."""
 
     def __init__(self, trainer: "AIRLTrainer") -> None:
         self._trainer = trainer
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Drops the gradients of a skipped step, so that the optimiser leaves the parameters unchanged."""
+        self._trainer.watch_entropy()
         if self._trainer.skip_policy_step:
             self._trainer.model.zero_grad(set_to_none=True)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 (the library's signature)
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        if self._trainer.stop_reason:
+            control.should_save = control.should_training_stop = True
 
 
 class AIRLTrainer(PolicyTrainer):
@@ -102,7 +101,9 @@ class AIRLTrainer(PolicyTrainer):
         self.replay = ReplayBuffer(config.replay_buffer_size, args.seed)
         self.guard = CollapseGuard(guard)
         self.skip_policy_step = False
-        self.add_callback(_SkipPolicyStep(self))
+        self.stop_reason: str | None = None  # why the guard ended the run
+        self._entropies: list[float] = []  # of this step's passes
+        self.add_callback(_Guarded(self))
 
     # ---- the alternation
 
@@ -114,12 +115,14 @@ class AIRLTrainer(PolicyTrainer):
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
         samples = self._for_reward(rollouts.sequences())
         self._monitor_heldout(samples)
-        self._update_discriminator(samples, self._own_experts(inputs))
-        self._decide_step()
+        self._monitor_format(rollouts)
+        reactions = self._react()
+        if not {Reaction.throttle, Reaction.roll_back, Reaction.stop} & reactions.keys():
+            self._update_discriminator(samples, self._own_experts(inputs))
         with_expert = self.config.add_expert_to_policy_optim
         tokens = self._with_experts(rollouts, inputs) if with_expert else rollouts
         logps = self._logps(tokens) if self._needs_logps(out) else None
-        rewards = self._rewards(tokens, logps if self._is_airl_form else None)
+        rewards = self._finite(self._rewards(tokens, logps if self._is_airl_form else None), tokens)
         # Only what the loss reads: a backend adds entries of its own, which lack the experts' rows.
         batch = {
             "prompt_ids": tokens.prompt_ids,
@@ -145,6 +148,7 @@ class AIRLTrainer(PolicyTrainer):
             batch["importance_sampling_ratio"] = rows_with_experts(
                 out["importance_sampling_ratio"], tokens.completion_ids.shape, self.num_generations
             )
+        self._metrics["train"]["policy/skipped"].append(float(self.skip_policy_step))
         self._monitor_rewards(rewards, tokens)
         step, n = self.state.global_step + 1, self.num_generations
         records = [inputs[row // (n + 1) * n] for row in range(len(tokens))] if with_expert else inputs
@@ -154,7 +158,7 @@ class AIRLTrainer(PolicyTrainer):
     def warm_up_discriminator(self) -> Iterator[dict[str, float]]:
         """Updates on experts and perturbed copies only, before the first policy step; yields each one's metrics."""
         for _ in range(self.config.reward_warmup_steps):
-            yield self.discriminator.update(self._labelled([], []))
+            yield self._update(self._labelled([], []))
 
     def _own_experts(self, inputs: list[dict[str, Any]]) -> list[Record]:
         """The experts of the rollouts' own prompts."""
@@ -168,10 +172,13 @@ class AIRLTrainer(PolicyTrainer):
             n_fresh = min(len(fresh), self.config.reward_policy_batch_size - len(replayed))
             chosen = torch.randperm(len(fresh))[:n_fresh].tolist()
             batch = self._labelled([*(fresh[i] for i in chosen), *replayed], own)
-            for name, value in self.discriminator.update(batch).items():
+            for name, value in self._update(batch).items():
                 self._metrics["train"][name].append(value)
         self._metrics["train"]["discriminator/learning_rate"].append(self.discriminator.scheduler.get_last_lr()[0])
         self.replay.add(fresh)
+
+    def _update(self, batch: LabelledBatch) -> dict[str, float]:
+        return update_or_keep(self.discriminator, batch, self.state.global_step + 1, self.non_finite)
 
     def _labelled(self, policy: list[TokenSequence], own: list[Record]) -> LabelledBatch:
         """Experts, their perturbed copies, and the given policy samples, in the reward model's tokens.
@@ -263,6 +270,7 @@ class AIRLTrainer(PolicyTrainer):
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Uses our own loss on every backend: on a GPU, Unsloth's `compute_loss` packs rows to the left."""
+        self.remember(inputs)
         return self._compute_loss(model, inputs)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -288,7 +296,10 @@ class AIRLTrainer(PolicyTrainer):
         )
         mode = "train" if self.model.training else "eval"
         n_tokens = mask.sum().clamp(min=1)
-        self._metrics[mode]["policy/entropy"].append(((entropies * mask).sum() / n_tokens).item())
+        entropy = ((entropies * mask).sum() / n_tokens).item()
+        self._metrics[mode]["policy/entropy"].append(entropy)
+        if mode == "train":
+            self._entropies.append(entropy)
         self._metrics[mode]["policy/clip_fraction"].append(((terms.is_clipped * mask).sum() / n_tokens).item())
         if terms.kl is not None:
             self._metrics[mode]["policy/kl"].append(((terms.kl * mask).sum() / n_tokens).item())
@@ -311,20 +322,74 @@ class AIRLTrainer(PolicyTrainer):
         rewards = self.discriminator.rewards(batch.tokens, logps)
         scores = self.discriminator.trace_scores(rewards, batch.tokens).tolist()
         n, m = len(records), len(negatives)
-        against_policy = auroc(scores[: n + m], [True] * n + [False] * m)
+        is_finite = all(map(math.isfinite, scores))
+        # A reward that is not finite tells nothing apart.
+        against_policy = auroc(scores[: n + m], [True] * n + [False] * m) if is_finite else 0.5
         assert against_policy is not None
-        self.guard.update(against_policy)
+        self.guard.update(auroc=against_policy)
         self._metrics["train"]["discriminator/heldout_auroc"].append(against_policy)
-        if perturbed:
+        if perturbed and is_finite:
             against_perturbed = auroc(scores[:n] + scores[n + m :], [True] * n + [False] * len(perturbed))
             self._metrics["train"]["discriminator/heldout_auroc_perturbed"].append(against_perturbed)
 
-    def _decide_step(self) -> None:
-        reason = self.guard.reason_to_skip()
-        self.skip_policy_step = reason is not None
-        self._metrics["train"]["policy/skipped"].append(float(self.skip_policy_step))
-        if reason:
-            logger.warning("policy step %d skipped: %s", self.state.global_step + 1, reason)
+    def _monitor_format(self, rollouts: TokenBatch) -> None:
+        well_formed = [is_well_formed(decode(self._tokenizer, s.completion_ids)) for s in rollouts.sequences()]
+        share = sum(well_formed) / len(well_formed)
+        self.guard.update(well_formed=share)
+        self._metrics["train"]["policy/well_formed"].append(share)
+
+    def watch_entropy(self) -> None:
+        """Hands the mean entropy of a step's passes to the guard."""
+        if self._entropies:
+            self.guard.update(entropy=sum(self._entropies) / len(self._entropies))
+            self._entropies = []
+
+    # ---- the guard's reactions
+
+    def _react(self) -> Mapping[Reaction, str]:
+        """Decides on this step, and goes back to an earlier checkpoint if that is the decision."""
+        reactions = self.guard.decide()
+        self.stop_reason = reactions.get(Reaction.stop)
+        if Reaction.roll_back in reactions and not self.stop_reason:
+            self._roll_back(reactions[Reaction.roll_back])
+        self.skip_policy_step = bool({Reaction.skip, Reaction.roll_back, Reaction.stop} & reactions.keys())
+        self._metrics["train"]["discriminator/throttled"].append(float(Reaction.throttle in reactions))
+        if Reaction.skip in reactions:
+            logger.warning("policy step %d skipped: %s", self.state.global_step + 1, reactions[Reaction.skip])
+        return reactions
+
+    def _finite(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
+        """(B, T) the rewards; if some are not finite, the policy step is skipped, and they are 0 in the logs."""
+        is_finite = rewards.isfinite()
+        if is_finite.all():
+            self.non_finite.went_well("reward")
+            return rewards
+        self.skip_policy_step = True
+        reason = f"{int((~is_finite).sum())} token rewards are not finite, so the policy is not changed"
+        batch = {**vars(tokens), "rewards": rewards}
+        self.non_finite.skipped("reward", self.state.global_step + 1, reason, [batch])
+        return rewards.where(is_finite, 0.0)
+
+    def _roll_back(self, reason: str) -> None:
+        """Goes on from the last checkpoint without an alarm; the steps, schedules and random streams go forward."""
+        assert self.args.output_dir is not None
+        assert self.optimizer is not None
+        good = next((c for c in whole_checkpoints(Path(self.args.output_dir), to_resume=True) if _is_good(c)), None)
+        if good is None or self.guard.n_rollbacks == MOST_ROLLBACKS:
+            why = (
+                "no checkpoint is of a step before it" if good is None else f"it was rolled back {MOST_ROLLBACKS} times"
+            )
+            self.stop_reason = f"{reason}, and {why}"
+            return
+        logger.warning("step %d: back to %s: %s", self.state.global_step + 1, good.name, reason)
+        self._load_from_checkpoint(str(good))
+        load_keeping_rates(self.optimizer, torch.load(good / OPTIMIZER_NAME, weights_only=True, map_location="cpu"))
+        load_trained(self.discriminator.model, good / REWARD_MODEL, self.reward_tokenizer)
+        state = load_training_state(good)
+        load_keeping_rates(self.discriminator.optimizer, state["discriminator"]["optimizer"])
+        self.replay.load_state_dict(state["replay"])
+        self.guard.roll_back(json.loads((good / GUARD_FILE).read_text()))
+        self._metrics["train"]["guard/rolled_back_to"].append(float(step_of(good)))
 
     def _monitor_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
         lengths = tokens.completion_mask.sum(1)
@@ -335,6 +400,7 @@ class AIRLTrainer(PolicyTrainer):
             "policy/completion_length": lengths.float().mean().item(),
         }
         correlation = pearson(scores.tolist(), lengths.tolist())
+        self.guard.update(length_correlation=correlation)
         if correlation is not None:
             metrics["policy/reward_length_correlation"] = correlation
         for name, value in metrics.items():
@@ -348,9 +414,9 @@ class AIRLTrainer(PolicyTrainer):
             "discriminator": self.discriminator.state_dict(),
             "experts": self.experts.state_dict(),
             "replay": self.replay.state_dict(),
-            "guard_auroc": self.guard.auroc,
         }
         save_reward_checkpoint(folder, self.discriminator.model, self.reward_tokenizer, state)
+        (folder / GUARD_FILE).write_text(json.dumps(self.guard.state_dict(), indent=1) + "\n")
 
     def load_discriminator_state(self, folder: Path) -> None:
         """Restores the rest of the state from a checkpoint whose reward model is already in the discriminator."""
@@ -358,7 +424,7 @@ class AIRLTrainer(PolicyTrainer):
         self.discriminator.load_state_dict(state["discriminator"])
         self.experts.load_state_dict(state["experts"])
         self.replay.load_state_dict(state["replay"])
-        self.guard.auroc = state["guard_auroc"]
+        self.guard.load_state_dict(json.loads((folder / GUARD_FILE).read_text()))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Leaves out the metrics of library internals that this trainer replaces, which would mislead."""
@@ -369,6 +435,18 @@ class AIRLTrainer(PolicyTrainer):
         if accuracy:
             self._metrics["train"]["monitor/accuracy"] = accuracy
         super().log(logs, start_time)
+
+
+def load_keeping_rates(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads an optimiser's saved state but for its learning rates, which follow their schedule."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _is_good(checkpoint: Path) -> bool:
+    return bool(json.loads((checkpoint / GUARD_FILE).read_text())["is_good"])
 
 
 def rows_with_experts(ratio: Tensor, shape: torch.Size, n_generations: int) -> Tensor:

@@ -10,7 +10,7 @@ from trl import GRPOConfig
 from reasoning_irl.config.schema import Dtype, GRPOTrainConfig, IRLTrainConfig, PolicyTrainConfig, WandbMode
 from reasoning_irl.models.loading import compute_dtype
 from reasoning_irl.tracking import wandb_mode
-from reasoning_irl.training.callbacks import JsonlLog, SkipNonFinite, StopOnSignal, TimeLimit
+from reasoning_irl.training.callbacks import JsonlLog, StopOnSignal, TimeLimit
 
 TRAIN_LOG = "train_log.jsonl"
 
@@ -65,10 +65,9 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
 
 
 def callbacks(config: PolicyTrainConfig, stop: StopOnSignal) -> list[TrainerCallback]:
-    """The local log of every step, the guards, and the time limit if there is one."""
+    """The local log of every step, SIGTERM, and the time limit if there is one."""
     chosen: list[TrainerCallback] = [
         JsonlLog(Path(config.training.output_dir) / TRAIN_LOG),
-        SkipNonFinite(),
         stop,
     ]
     if config.training.max_seconds is not None:

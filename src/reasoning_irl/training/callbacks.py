@@ -1,4 +1,4 @@
-"""Trainer callbacks: a local log with one JSON line per logged step, a time limit, SIGTERM, non-finite gradients."""
+"""Trainer callbacks: a local log with one JSON line per logged step, a time limit, SIGTERM."""
 
 import json
 import signal
@@ -7,14 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
-
-MOST_NON_FINITE = 5  # steps in a row whose gradient is not finite
 
 
 def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) -> None:
@@ -98,31 +93,3 @@ class StopOnSignal(TrainerCallback):
     def exit_if_asked(self) -> None:
         if self.is_asked:
             raise SystemExit(128 + signal.SIGTERM)
-
-
-class SkipNonFinite(TrainerCallback):
-    """Drops a gradient that is not finite, so that the weights stay as they are; ends training after some in a row."""
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **more: Any,
-    ) -> None:
-        model: nn.Module = more["model"]
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            self._in_a_row = 0
-            return
-        self._in_a_row += 1
-        model.zero_grad(set_to_none=True)
-        logger.warning("step %d changes nothing: its gradient is not finite", state.global_step + 1)
-        if self._in_a_row == MOST_NON_FINITE:
-            raise UserError(
-                f"the gradients of {MOST_NON_FINITE} steps in a row, up to step {state.global_step + 1}, are not "
-                "finite: lower training.learning_rate, or look at the data; earlier checkpoints are whole"
-            )

@@ -21,7 +21,7 @@ from reasoning_irl.config.schema import ClassifierLoss, DiscriminatorConfig, Dis
 from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.losses import LOSSES, SUMS_OVER_SEQUENCES, LossInputs, masked_mean
-from reasoning_irl.utils.log import logger
+from reasoning_irl.training.non_finite import NonFiniteSteps
 
 
 class Origin(IntEnum):
@@ -44,6 +44,11 @@ class LabelledBatch:
     @property
     def is_expert(self) -> Tensor:  # (B,)
         return self.origin == Origin.expert
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name."""
+        logps = {} if self.policy_logps is None else {"policy_logps": self.policy_logps}
+        return {**vars(self.tokens), "origin": self.origin, "group": self.group, **logps}
 
 
 def label_batch(
@@ -85,6 +90,8 @@ class Discriminator:
     def update(self, batch: LabelledBatch) -> dict[str, float]:
         """Takes one optimiser step; returns loss, gradient norm and accuracies.
 
+        An update whose loss or gradient is not finite changes nothing: `discriminator/skipped` is then 1.
+
         The gradient is exact whatever the size of the micro-batches. In a loss that is a sum over sequences, those of a
         micro-batch get their gradient with the others held constant. For one that compares sequences, the logits of all
         are first computed without a graph, then the gradient with respect to them, and each micro-batch is run again
@@ -108,8 +115,6 @@ class Discriminator:
         if is_finite:
             self.optimizer.step()
             self.scheduler.step()
-        else:
-            logger.warning("discriminator update skipped: loss %s, gradient norm %s", loss.item(), norm.item())
         self.optimizer.zero_grad(set_to_none=True)
         metrics["discriminator/grad_norm"] = norm.item()
         return metrics | self._accuracies(outputs[0], batch)
@@ -239,6 +244,20 @@ class Discriminator:
                 penalty.backward()
             penalty_sum += penalty.item()
         return penalty_sum
+
+
+def update_or_keep(
+    discriminator: Discriminator, batch: LabelledBatch, step: int, non_finite: NonFiniteSteps
+) -> dict[str, float]:
+    """An update, and its metrics; the batch of one that was skipped is kept. Raises UserError after too many."""
+    metrics = discriminator.update(batch)
+    if metrics["discriminator/skipped"]:
+        loss, norm = metrics["discriminator/loss"], metrics["discriminator/grad_norm"]
+        reason = f"the discriminator's loss is {loss} and its gradient {norm}, so it is not changed"
+        non_finite.skipped("discriminator", step, reason, [batch.tensors()])
+    else:
+        non_finite.went_well("discriminator")
+    return metrics
 
 
 def _rows(values: Tensor | None, rows: Tensor, tokens: TokenBatch) -> Tensor | None:

@@ -121,6 +121,11 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         checkpoint = _train(trainer, started, stop)
         _log_reward_model(config, run, checkpoint)
     stop.exit_if_asked()
+    if trainer.stop_reason:
+        raise UserError(
+            f"the guard ended the run: {trainer.stop_reason}; see {TRAIN_LOG} and {COMPLETIONS_FILE}, and resume with "
+            "other guard.* limits or reactions, or start anew with other settings"
+        )
     # The wall time that a baseline may use for a fair comparison.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
     (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")

@@ -20,8 +20,9 @@ from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.metrics.traces import auroc
 from reasoning_irl.training.arguments import TRAIN_LOG
 from reasoning_irl.training.callbacks import StopOnSignal, append_step
-from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch
+from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch, update_or_keep
 from reasoning_irl.training.experts import ExpertPool, SamplePool
+from reasoning_irl.training.non_finite import NonFiniteSteps
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.training.step_table import OFFLINE, StepTable
 from reasoning_irl.utils.errors import DataError
@@ -93,12 +94,14 @@ class OfflineTrainer:
         """Trains to the end and returns the last checkpoint's folder."""
         start = time.perf_counter()
         folder = Path(self.config.output_dir)
+        non_finite = NonFiniteSteps(folder)
         table = StepTable(OFFLINE, self.config.max_steps, self.step, self.config.max_seconds)
         if self.step == 0:
             self._log(self.measure(), start, table)
         sums: dict[str, list[float]] = {}
         while self.step < self.config.max_steps:
-            for name, value in self.discriminator.update(self._batch()).items():
+            metrics = update_or_keep(self.discriminator, self._batch(), self.step + 1, non_finite)
+            for name, value in metrics.items():
                 sums.setdefault(name, []).append(value)
             self.step += 1
             seconds = time.perf_counter() - start

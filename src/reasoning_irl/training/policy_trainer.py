@@ -11,12 +11,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer
 
 from reasoning_irl.training.completions import CompletionsLog
+from reasoning_irl.training.non_finite import SkipsNonFinite
 from reasoning_irl.training.speed import LogsSpeed
 from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
 from reasoning_irl.utils.errors import UserError
 
 
-class PolicyTrainer(WholeCheckpoints, GRPOTrainer, LogsSpeed):
+class PolicyTrainer(SkipsNonFinite, WholeCheckpoints, GRPOTrainer, LogsSpeed):
     """GRPOTrainer that logs its samples and resumes the policy's own adapter."""
 
     model: PreTrainedModel

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import encode_record
 from reasoning_irl.models import cpu_logprobs
+from reasoning_irl.training.non_finite import SkipsNonFinite
 from reasoning_irl.training.speed import LogsSpeed
 from reasoning_irl.training.step_table import SFT, show_steps
 from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
@@ -36,8 +37,8 @@ def sft_rows(
     return rows
 
 
-class _SFTTrainer(WholeCheckpoints, SFTTrainer, LogsSpeed):
-    """SFTTrainer whose checkpoints appear when they are whole."""
+class _SFTTrainer(SkipsNonFinite, WholeCheckpoints, SFTTrainer, LogsSpeed):
+    """SFTTrainer that skips gradients that are not finite, and whose checkpoints appear when they are whole."""
 
 
 def run_sft(

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ FREE = (
     "training.eval_steps",
     "training.completions_steps",
     "training.n_completions",
+    "guard.",
     "wandb.",
 )
 
@@ -126,13 +127,18 @@ def checkpoint_to_resume(run_dir: Path) -> Path | None:
 
 def find_checkpoint(run_dir: Path, *, to_resume: bool = False) -> Path | None:
     """The whole checkpoint-N folder with the largest N, or None; one `to_resume` from has a manifest."""
+    return next(whole_checkpoints(run_dir, to_resume=to_resume), None)
+
+
+def whole_checkpoints(run_dir: Path, *, to_resume: bool) -> Iterator[Path]:
+    """Yields the whole checkpoint-N folders, the largest N first; names the damaged ones that it leaves out."""
     named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
     for _, path in sorted(((int(match[1]), path) for match, path in named if match), reverse=True):
         damage = damage_of(path, to_resume=to_resume)
         if damage is None:
-            return path
-        logger.warning("%s is left out: %s", path, damage)
-    return None
+            yield path
+        else:
+            logger.warning("%s is left out: %s", path, damage)
 
 
 def step_of(checkpoint: Path) -> int:
