@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, only runner_scripts/ is on the path
 from reasoning_irl.config import schema
-from runner_scripts.experiments import FOUR_BIT, GIB, SHAPES, Shape, evaluation_config, experiments, training_config
+from reasoning_irl.utils.sizes import FOUR_BIT, GIB
+from runner_scripts.experiments import SHAPES, Shape, evaluation_config, experiments, training_config
 
 MEASURED = Path(__file__).with_name("training_memory.json")
 FLOPS = 0.4 * 312e12  # the share of an A100's bfloat16 peak that training reaches

@@ -9,9 +9,6 @@ from hydra import compose, initialize_config_dir
 from reasoning_irl.config import register, schema, to_config
 from reasoning_irl.config.compose import CONFIGS
 
-GIB = 2**30
-FOUR_BIT = 0.516  # bytes per weight in NF4 with double quantisation
-
 
 @dataclass(frozen=True)
 class Shape:

@@ -42,15 +42,11 @@ from reasoning_irl.models.logprobs import token_logps, with_fused_head
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin
 from reasoning_irl.training.losses import token_policy_loss
-from runner_scripts.experiments import FOUR_BIT, GIB, SHAPES, Shape, experiments, training_config
+from reasoning_irl.training.preflight import MOMENTS
+from reasoning_irl.utils.sizes import FOUR_BIT, GIB
+from runner_scripts.experiments import SHAPES, Shape, experiments, training_config
 
 MEASURED = Path(__file__).with_suffix(".json")
-# Bytes of AdamW's two moments per trained weight. A paged optimiser may move them to the CPU; it need not.
-MOMENTS = {
-    schema.Optimizer.adamw_torch: 8,
-    schema.Optimizer.adamw_8bit: 2,
-    schema.Optimizer.paged_adamw_8bit: 2,
-}
 TOKENIZER = build_tokenizer(40)  # any: only the ids' shape matters
 
 

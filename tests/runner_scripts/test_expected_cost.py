@@ -6,8 +6,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reasoning_irl.models.loading import LORA_TARGETS
+from reasoning_irl.utils.sizes import GIB
 from runner_scripts import expected_cost
-from runner_scripts.experiments import GIB, SHAPES, Shape, experiments
+from runner_scripts.experiments import SHAPES, Shape, experiments
 from tests.helpers.commands import REPOSITORY
 
 

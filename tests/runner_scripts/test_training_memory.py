@@ -9,8 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
 from reasoning_irl.config import schema
+from reasoning_irl.utils.sizes import GIB
 from runner_scripts import training_memory
-from runner_scripts.experiments import GIB, SHAPES, Shape, experiments, training_config
+from runner_scripts.experiments import SHAPES, Shape, experiments, training_config
 from runner_scripts.training_memory import MEASURED, MemoryTracker, settings_of, step_memory
 
 SMALL = Shape(layers=2, hidden=256, inner=688, heads=4, kv_heads=2, head_size=64, vocabulary=8000, is_tied=True)

@@ -14,7 +14,7 @@ def main(config: EvalConfig) -> None:
 
     check_engine(config.sampling)
     check_login(config.wandb)
-    check_is_run(config.run_dir, needs_checkpoint=config.policy_path is None)
+    check_is_run(config.run_dir, None if config.policy_path else config.checkpoint)
     check_not_evaluated(Path(config.output_dir))
     from reasoning_irl.eval.evaluate import run_evaluation  # imports torch
 

@@ -13,7 +13,7 @@ def main(config: IRLEvalConfig) -> None:
 
     check_login(config.wandb)
     if config.run_dir is not None:
-        check_is_run(config.run_dir, needs_checkpoint=config.model.reward_path is None)
+        check_is_run(config.run_dir, None if config.model.reward_path else config.checkpoint)
     from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 
     metrics = run_irl_evaluation(config)

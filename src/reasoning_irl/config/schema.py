@@ -323,9 +323,14 @@ class RunConfig:
     output_dir: str = MISSING  # the run folder; a run is never overwritten
     resume: bool = MISSING  # continue from the run's newest checkpoint
     max_steps: int = bounded(1)  # optimiser steps, or updates of an offline reward
-    max_seconds: float | None = bounded(above=0)  # wall time after which training stops; null: no limit
+    max_seconds: float | None = bounded(above=0)  # wall time after which a process stops training; null: no limit
     logging_steps: int = bounded(1)  # steps between two rows of the log
     save_steps: int = bounded(1)  # steps between two checkpoints
+    # newest checkpoints to keep, besides the best one and the one that the guard may go back to; null: all
+    save_total_limit: int | None = bounded(1)
+    # metric of train_log.jsonl by whose mean since the last checkpoint the best one is chosen; null: none is
+    best_metric: str | None = MISSING
+    greater_is_better: bool = MISSING  # of best_metric
     max_prompt_length: int = bounded(1)  # tokens; a longer prompt is an error and is never cut
     max_completion_length: int = bounded(1)  # tokens
     gradient_checkpointing: bool = MISSING  # of the policy and the reward model; saves memory, costs time
@@ -479,6 +484,7 @@ class EvalConfig:
     seed: int = bounded(0, MAX_SEED)  # of sampling and of the bootstrap
     run_dir: str = MISSING  # the run to evaluate: its data set, and its newest checkpoint as the policy
     output_dir: str = MISSING  # of traces.jsonl and metrics.json; by default the run's folder
+    checkpoint: str = MISSING  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
     policy_path: str | None = MISSING  # another policy: a folder or a hub name; null: the run's
     sampling: SamplingConfig = MISSING
     eval: EvalSettings = MISSING
@@ -519,6 +525,7 @@ class IRLEvalConfig:
 
     seed: int = bounded(0, MAX_SEED)  # of the planted errors, the split and the bootstrap
     run_dir: str | None = MISSING  # a run folder; null: eval.traces and model.reward_path are given instead
+    checkpoint: str = MISSING  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
     output_dir: str = MISSING  # of the scored traces.jsonl, metrics.json and report.html; by default the run's folder
     model: ScorerConfig = MISSING
     eval: ScoringSettings = MISSING

@@ -45,8 +45,8 @@ from reasoning_irl.utils.run_folder import (
     REWARD_MODEL,
     TRACES_FILE,
     check_not_evaluated,
+    chosen_checkpoint,
     load_run_config,
-    newest_checkpoint,
     policy_of,
 )
 
@@ -65,7 +65,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
     check_not_evaluated(output_dir)
     dataset = load_dataset_config(run_dir)
-    source = config.policy_path or policy_of(newest_checkpoint(run_dir))
+    source = config.policy_path or policy_of(chosen_checkpoint(run_dir, config.checkpoint))
     if source is None:
         raise UserError(
             f"{run_dir} trained no policy: score a traces file with {command('evaluate_irl.py')}, or set policy_path"

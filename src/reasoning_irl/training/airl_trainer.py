@@ -372,9 +372,8 @@ class AIRLTrainer(PolicyTrainer):
 
     def _roll_back(self, reason: str) -> None:
         """Goes on from the last checkpoint without an alarm; the steps, schedules and random streams go forward."""
-        assert self.args.output_dir is not None
         assert self.optimizer is not None
-        good = next((c for c in whole_checkpoints(Path(self.args.output_dir), to_resume=True) if _is_good(c)), None)
+        good = self._good_checkpoint()
         if good is None or self.guard.n_rollbacks == MOST_ROLLBACKS:
             why = (
                 "no checkpoint is of a step before it" if good is None else f"it was rolled back {MOST_ROLLBACKS} times"
@@ -406,7 +405,17 @@ class AIRLTrainer(PolicyTrainer):
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)
 
+    def _good_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was saved without an alarm."""
+        assert self.args.output_dir is not None
+        found = whole_checkpoints(Path(self.args.output_dir), to_resume=True)
+        return next((path for path in found if _is_good(path)), None)
+
     # ---- checkpoints
+
+    def still_needed(self) -> list[Path]:
+        good = self._good_checkpoint()
+        return [] if good is None else [good]
 
     def save_more(self, folder: Path) -> None:
         """Saves the reward model, its optimiser and schedule, the replay buffer, the expert stream and the guard."""

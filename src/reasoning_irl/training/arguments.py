@@ -11,8 +11,7 @@ from reasoning_irl.config.schema import Dtype, GRPOTrainConfig, IRLTrainConfig, 
 from reasoning_irl.models.loading import compute_dtype
 from reasoning_irl.tracking import wandb_mode
 from reasoning_irl.training.callbacks import JsonlLog, StopOnSignal, TimeLimit
-
-TRAIN_LOG = "train_log.jsonl"
+from reasoning_irl.utils.run_folder import TRAIN_LOG
 
 
 def device_arguments(dtype: Dtype) -> dict[str, Any]:

@@ -18,12 +18,21 @@ def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) 
         file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **logs}) + "\n")
 
 
+def seconds_before(log: Path) -> float:
+    """The seconds that a run had taken by the last row of its log, as far as its steps were kept; 0 without one."""
+    rows = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return float(json.loads(rows[-1])["seconds"]) if rows else 0.0
+
+
 class JsonlLog(TrainerCallback):
-    """Appends one line per logged step to a file: `{"step": ..., "seconds": ..., metric: value}`."""
+    """Appends one line per logged step to a file: `{"step": ..., "seconds": ..., metric: value}`.
+
+    The seconds of a resumed run go on from the last row.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - seconds_before(path)
 
     def on_log(
         self,

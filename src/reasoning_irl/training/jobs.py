@@ -43,13 +43,15 @@ from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import log_artifact, wandb_run
 from reasoning_irl.training.airl_trainer import AIRLTrainer
-from reasoning_irl.training.arguments import TRAIN_LOG, callbacks, device_arguments, grpo_arguments, trainer_arguments
-from reasoning_irl.training.callbacks import StopOnSignal, append_step
+from reasoning_irl.training.arguments import callbacks, device_arguments, grpo_arguments, trainer_arguments
+from reasoning_irl.training.callbacks import StopOnSignal, append_step, seconds_before
 from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.grpo import VerifierTrainer
 from reasoning_irl.training.offline import OfflineTrainer, split_samples
+from reasoning_irl.training.preflight import Footprint, check_room, policy_footprint, reward_footprint
+from reasoning_irl.training.retention import Retention
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.training.step_table import AIRL, GRPO, WARM_UP, StepTable, show_steps
 from reasoning_irl.utils.errors import UserError
@@ -58,6 +60,7 @@ from reasoning_irl.utils.run_folder import (
     INITIAL_REWARD_MODEL,
     PART,
     REWARD_MODEL,
+    TRAIN_LOG,
     check_run_folder,
     checkpoint_to_resume,
     newest_checkpoint,
@@ -109,9 +112,10 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         config=config.model,
         guard=config.guard,
         completions=_completions(config),
+        retention=Retention.of(config.training),
     )
     keep_from_unsloth(reward_model)
-    start = time.perf_counter()
+    start = time.perf_counter() - seconds_before(started.run_dir / TRAIN_LOG)
     show_steps(trainer, AIRL, config.training.max_seconds)
     with wandb_run(config, "train", started.run_dir) as run:
         if started.checkpoint:
@@ -126,7 +130,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
             f"the guard ended the run: {trainer.stop_reason}; see {TRAIN_LOG} and {COMPLETIONS_FILE}, and resume with "
             "other guard.* limits or reactions, or start anew with other settings"
         )
-    # The wall time that a baseline may use for a fair comparison.
+    # The wall time that a baseline may use for a fair comparison; steps that a killed run made again count once.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
     (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
     return checkpoint
@@ -148,6 +152,7 @@ def train_sft(config: schema.SFTTrainConfig) -> Path:
             callbacks(config, stop),
             resume_from=started.checkpoint,
             max_seconds=config.training.max_seconds,
+            retention=Retention.of(config.training),
             **trainer_arguments(config),
         )
     stop.exit_if_asked()
@@ -175,6 +180,7 @@ def train_grpo(config: schema.GRPOTrainConfig) -> Path:
         train_dataset=_rows(started.data.train),
         callbacks=callbacks(config, stop := StopOnSignal()),
         completions=_completions(config),
+        retention=Retention.of(config.training),
     )
     show_steps(trainer, GRPO, config.training.max_seconds)
     with wandb_run(config, "train", started.run_dir):
@@ -264,8 +270,21 @@ def _start(config: schema.TrainConfig) -> Started:
         source = policy_source(config.model, config.dataset.max_value, run_dir)
         tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, data.train, training.max_prompt_length)
-    is_finished = checkpoint is not None and step_of(checkpoint) >= training.max_steps
+    done = step_of(checkpoint) if checkpoint else 0
+    is_finished = checkpoint is not None and done >= training.max_steps
+    if not is_finished:
+        check_room(_footprint(config, source), training, training.max_steps - done)
     return Started(run_dir, checkpoint, data, source, tokenizer, checkpoint if is_finished else None)
+
+
+def _footprint(config: schema.TrainConfig, source: str) -> Footprint:
+    if isinstance(config, schema.OfflineTrainConfig):
+        return reward_footprint(config, str(trained_reward(source) or model_of(source)))
+    policy = policy_footprint(config, source)
+    if not isinstance(config, schema.IRLTrainConfig):
+        return policy
+    name = config.model.reward_name
+    return policy + reward_footprint(config, str(trained_reward(name) or model_of(name)) if name else source)
 
 
 def expert_pool(

@@ -18,15 +18,15 @@ from reasoning_irl.config.schema import OfflineTrainingConfig
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence
 from reasoning_irl.metrics.traces import auroc
-from reasoning_irl.training.arguments import TRAIN_LOG
-from reasoning_irl.training.callbacks import StopOnSignal, append_step
+from reasoning_irl.training.callbacks import StopOnSignal, append_step, seconds_before
 from reasoning_irl.training.discriminator import Discriminator, LabelledBatch, Origin, label_batch, update_or_keep
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.non_finite import NonFiniteSteps
+from reasoning_irl.training.retention import Retention, writing
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.training.step_table import OFFLINE, StepTable
 from reasoning_irl.utils.errors import DataError
-from reasoning_irl.utils.run_folder import PART, publish_checkpoint
+from reasoning_irl.utils.run_folder import PART, TRAIN_LOG
 
 N_HELDOUT_SAMPLES = 4  # per problem, so that looking at the held-out part stays cheap
 
@@ -92,8 +92,9 @@ class OfflineTrainer:
 
     def train(self) -> Path:
         """Trains to the end and returns the last checkpoint's folder."""
-        start = time.perf_counter()
         folder = Path(self.config.output_dir)
+        end = time.perf_counter() + (self.config.max_seconds or float("inf"))
+        start = time.perf_counter() - seconds_before(folder / TRAIN_LOG)
         non_finite = NonFiniteSteps(folder)
         table = StepTable(OFFLINE, self.config.max_steps, self.step, self.config.max_seconds)
         if self.step == 0:
@@ -104,8 +105,7 @@ class OfflineTrainer:
             for name, value in metrics.items():
                 sums.setdefault(name, []).append(value)
             self.step += 1
-            seconds = time.perf_counter() - start
-            is_over = seconds >= (self.config.max_seconds or float("inf")) or self.stop.is_asked
+            is_over = time.perf_counter() >= end or self.stop.is_asked
             is_last = self.step == self.config.max_steps or is_over
             logs: dict[str, float] = {}
             if self.step % self.config.logging_steps == 0 or is_last:
@@ -152,8 +152,9 @@ class OfflineTrainer:
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),  # empty without a GPU
         }
-        save_reward_checkpoint(part, self.discriminator.model, self.tokenizer, state)
-        publish_checkpoint(part, folder)
+        with writing(part):
+            save_reward_checkpoint(part, self.discriminator.model, self.tokenizer, state)
+        Retention.of(self.config).save(part, folder)
 
     def load_state(self, folder: Path) -> None:
         """Restores the rest of the state from a checkpoint whose reward model is already in the discriminator."""

@@ -12,6 +12,7 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import encode_record
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.training.non_finite import SkipsNonFinite
+from reasoning_irl.training.retention import Retention
 from reasoning_irl.training.speed import LogsSpeed
 from reasoning_irl.training.step_table import SFT, show_steps
 from reasoning_irl.training.whole_checkpoints import WholeCheckpoints
@@ -50,6 +51,7 @@ def run_sft(
     callbacks: list[TrainerCallback],
     resume_from: Path | None = None,
     max_seconds: float | None = None,
+    retention: Retention | None = None,
     **arguments: Any,
 ) -> Path:
     """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig.
@@ -69,6 +71,7 @@ def run_sft(
         train_dataset=Dataset.from_list(sft_rows(records, tokenizer, max_completion_length)),
         processing_class=tokenizer,
         callbacks=callbacks,
+        retention=retention,
     )
     show_steps(trainer, SFT, max_seconds)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from reasoning_irl.training.retention import Retention, writing
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 
@@ -18,6 +19,10 @@ class WholeCheckpoints(Trainer):
     """
 
     _is_saving = False
+
+    def __init__(self, *args: Any, retention: Retention | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.retention = retention  # None: all checkpoints are kept, and none is the best
 
     def _init_training_state(self, max_steps: int, *given: Any, **more: Any) -> Any:
         found = super()._init_training_state(max_steps, *given, **more)
@@ -37,12 +42,21 @@ class WholeCheckpoints(Trainer):
             )
         self._is_saving = True
         try:
-            super()._save_checkpoint(model, trial)
             part = Path(self._get_output_dir(trial)) / name
-            self.save_more(part)
+            with writing(part):
+                super()._save_checkpoint(model, trial)
+                self.save_more(part)
         finally:
             self._is_saving = False
-        publish_checkpoint(part, Path(self._get_output_dir(trial)) / name)
+        target = Path(self._get_output_dir(trial)) / name
+        if self.retention is None:
+            publish_checkpoint(part, target)
+        else:
+            self.retention.save(part, target, self.still_needed)
+
+    def still_needed(self) -> list[Path]:
+        """Checkpoints that a subclass may go back to."""
+        return []
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Leaves out the library's card, which names neither the algorithm nor the base model: see model_card.py."""

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 
-CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
+CONFIG_FILE, VERSIONS_FILE, TRAIN_LOG = "config.yaml", "versions.json", "train_log.jsonl"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
 REWARD_MODEL, INITIAL_REWARD_MODEL = "reward_model", "reward_model_initial"
 TRACES_FILE, METRICS_FILE, REPORT_FILE, FIGURES = "traces.jsonl", "metrics.json", "report.html", "figures"
@@ -40,6 +40,9 @@ FREE = (
     "training.max_steps",
     "training.max_seconds",
     "training.save_steps",
+    "training.save_total_limit",
+    "training.best_metric",
+    "training.greater_is_better",
     "training.logging_steps",
     "training.eval_steps",
     "training.completions_steps",
@@ -47,6 +50,8 @@ FREE = (
     "guard.",
     "wandb.",
 )
+
+NEWEST, BEST = "newest", "best"  # how a run's checkpoint can be called besides its name
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -111,6 +116,37 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return found
 
 
+def best_checkpoint(run_dir: Path, metric: str, greater_is_better: bool) -> Path:
+    """The whole checkpoint whose score by a metric is best; of equal ones, the newest. Raises UserError without one."""
+    sign = 1 if greater_is_better else -1
+    found = [(path, _score_of(path, metric)) for path in whole_checkpoints(run_dir, to_resume=True)]
+    known = [(sign * score, step_of(path), path) for path, score in found if score is not None]
+    if not known:
+        raise UserError(f"no checkpoint of {run_dir} was compared by {metric}: use checkpoint={NEWEST}")
+    return max(known)[2]
+
+
+def _score_of(checkpoint: Path, metric: str) -> float | None:
+    scores: dict[str, float] = json.loads((checkpoint / MANIFEST).read_text()).get("scores", {})
+    return scores.get(metric)
+
+
+def chosen_checkpoint(run_dir: Path, choice: str) -> Path:
+    """The checkpoint that is called `newest`, `best`, or by its folder's name. Raises UserError if it is not there."""
+    if choice == NEWEST:
+        return newest_checkpoint(run_dir)
+    if choice == BEST:
+        training = load_run_config(run_dir).training
+        if training.get("best_metric") is None:
+            raise UserError(f"{run_dir} was trained without training.best_metric: use checkpoint={NEWEST}")
+        return best_checkpoint(run_dir, training.best_metric, training.greater_is_better)
+    path = run_dir / choice
+    damage = damage_of(path, to_resume=False) if _CHECKPOINT.fullmatch(choice) and path.is_dir() else "it is not there"
+    if damage:
+        raise UserError(f"checkpoint={choice} of {run_dir}: {damage}; use {NEWEST}, {BEST} or a checkpoint's name")
+    return path
+
+
 def checkpoint_to_resume(run_dir: Path) -> Path | None:
     """The newest checkpoint from which training can go on; None if the run was killed before its first.
 
@@ -165,17 +201,30 @@ def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
     return None
 
 
-def publish_checkpoint(part: Path, target: Path) -> None:
-    """Renames a finished folder, with its manifest, so that `target` is whole whenever it exists."""
+def publish_checkpoint(part: Path, target: Path, scores: Mapping[str, float] | None = None) -> None:
+    """Renames a finished folder, with its manifest, so that `target` is whole whenever it exists.
+
+    Args:
+        scores: by metric, for `best_checkpoint`.
+    """
     files = {str(path.relative_to(part)): path.stat().st_size for path in sorted(part.rglob("*")) if path.is_file()}
-    (part / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
-    if target.exists():  # damaged, or the run has gone back to an earlier one; moved away first, so never half there
-        old = part.with_name(f"{part.name}.old")
-        target.rename(old)
-        shutil.rmtree(old)
+    (part / MANIFEST).write_text(json.dumps({"files": files, "scores": scores or {}}, indent=1) + "\n")
+    if target.exists():  # damaged, or the run has gone back to an earlier one
+        remove_checkpoint(target)
+    part.parent.mkdir(exist_ok=True)
     part.rename(target)
     if not any(part.parent.iterdir()):
         part.parent.rmdir()
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint, which is moved away first, so that it is never half there."""
+    old = path.parent / PART / f"{path.name}.old"
+    old.parent.mkdir(exist_ok=True)
+    path.rename(old)
+    shutil.rmtree(old)
+    if not any(old.parent.iterdir()):
+        old.parent.rmdir()
 
 
 def trim_rows(path: Path, last_step: int) -> None:
@@ -217,11 +266,11 @@ def load_run_config(run_dir: Path) -> DictConfig:
     return config
 
 
-def check_is_run(folder: str, *, needs_checkpoint: bool) -> None:
-    """Raises UserError if the folder is not a training run, or lacks a checkpoint that is needed."""
+def check_is_run(folder: str, checkpoint: str | None) -> None:
+    """Raises UserError if the folder is not a training run, or lacks the checkpoint; None: it needs none."""
     load_run_config(Path(folder))
-    if needs_checkpoint:
-        newest_checkpoint(Path(folder))
+    if checkpoint is not None:
+        chosen_checkpoint(Path(folder), checkpoint)
 
 
 def refuse_to_overwrite(folder: Path, names: Sequence[str]) -> None:

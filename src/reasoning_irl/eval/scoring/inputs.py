@@ -20,6 +20,7 @@ from reasoning_irl.utils.run_folder import (
     INITIAL_REWARD_MODEL,
     REWARD_MODEL,
     TRACES_FILE,
+    chosen_checkpoint,
     newest_checkpoint,
     policy_of,
 )
@@ -73,12 +74,14 @@ def find_inputs(config: IRLEvalConfig) -> Inputs:
             if not value:
                 raise ConfigError(f"without run_dir there must be {key}: give both, or set run_dir=FOLDER")
     traces = Path(config.eval.traces) if config.eval.traces else Path(run_dir or ".") / TRACES_FILE
-    reward = model.reward_path or str(newest_checkpoint(Path(run_dir or ".")) / REWARD_MODEL)
+    is_needed = run_dir is not None and not (model.reward_path and model.policy_path)
+    checkpoint = chosen_checkpoint(run_dir, config.checkpoint) if run_dir and is_needed else None
+    reward = model.reward_path or str((checkpoint or Path()) / REWARD_MODEL)
     frozen, policy = Path(model.frozen_path) if model.frozen_path else None, model.policy_path
     if run_dir is not None:
         initial = run_dir / INITIAL_REWARD_MODEL
         frozen = frozen or (initial if initial.is_dir() else None)
-        policy = policy or policy_of(newest_checkpoint(run_dir))
+        policy = policy or (policy_of(checkpoint) if checkpoint else None)
     against = scored_traces(config.eval.against) if config.eval.against else None
     sft = model.sft_path
     if sft is not None and (Path(sft) / CONFIG_FILE).is_file():
