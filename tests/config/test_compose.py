@@ -89,6 +89,9 @@ def test_offline_reward_needs_its_files_and_a_model(tmp_path: Path) -> None:
     assert config.model.reward_granularity == schema.Granularity.sparse
     assert changed.model.classifier_loss == schema.ClassifierLoss.wgan
     assert changed.model.reward_granularity == schema.Granularity.step
+    small = compose_any("offline_irl_train", *files, *model, "scale=smoke")
+    assert (small.training.max_steps, small.model.reward_name) == (2, "some/model")  # the user's own, in two updates
+    assert small.training.output_dir.startswith("outputs/smoke/")
     for lacking, message in (
         ([*files, "model.reward_name=null"], "model.reward_name is missing"),
         ([*model, files[0], "dataset.samples_path=no.jsonl"], "dataset.samples_path=no.jsonl does not exist"),
