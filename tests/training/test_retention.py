@@ -62,8 +62,8 @@ def test_newest_ones_are_kept(saving: Callable[..., Save], tmp_path: Path) -> No
 def test_best_one_is_kept_by_the_mean_since_the_last_checkpoint(
     saving: Callable[..., Save], tmp_path: Path, greater_is_better: bool, best: str
 ) -> None:
-    """The smallest single value is in step 5, but the smallest mean is that of the steps 3 and 4."""
-    save = saving(Retention(tmp_path, 1, "score", greater_is_better), [0.7, 0.7, -2.0, -2.0, -3.0, 5.0, 0.1, 0.1])
+    """The last checkpoint has the smallest value of its own step, the one of step 4 the smallest mean."""
+    save = saving(Retention(tmp_path, 1, "score", greater_is_better), [0.7, 0.7, -5.0, 1.0, -3.0, 5.0, 0.1, -1.0])
     (tmp_path / "config.yaml").write_text(
         f"training: {{best_metric: score, greater_is_better: {str(greater_is_better).lower()}}}"
     )
