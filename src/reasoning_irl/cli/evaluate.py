@@ -4,6 +4,7 @@ from pathlib import Path
 
 from reasoning_irl.config import hydra_main
 from reasoning_irl.config.schema import EvalConfig
+from reasoning_irl.utils.imports import without_collection
 
 
 @hydra_main("config_eval", EvalConfig)
@@ -16,7 +17,8 @@ def main(config: EvalConfig) -> None:
     check_login(config.wandb)
     check_is_run(config.run_dir, None if config.policy_path else config.checkpoint)
     check_not_evaluated(Path(config.output_dir))
-    from reasoning_irl.eval.evaluate import run_evaluation  # imports torch
+    with without_collection():
+        from reasoning_irl.eval.evaluate import run_evaluation  # imports torch
 
     metrics = run_evaluation(config)
     log_evaluation(config, "evaluate", metrics)

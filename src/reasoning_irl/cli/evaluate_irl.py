@@ -4,6 +4,7 @@ from pathlib import Path
 
 from reasoning_irl.config import hydra_main
 from reasoning_irl.config.schema import IRLEvalConfig
+from reasoning_irl.utils.imports import without_collection
 
 
 @hydra_main("config_irl_eval", IRLEvalConfig)
@@ -14,7 +15,8 @@ def main(config: IRLEvalConfig) -> None:
     check_login(config.wandb)
     if config.run_dir is not None:
         check_is_run(config.run_dir, None if config.model.reward_path else config.checkpoint)
-    from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
+    with without_collection():
+        from reasoning_irl.eval.evaluate_irl import run_irl_evaluation
 
     metrics = run_irl_evaluation(config)
     log_evaluation(config, "evaluate_irl", metrics, Path(config.output_dir) / REPORT_FILE)

@@ -14,6 +14,7 @@ from reasoning_irl.config.schema import (
 )
 from reasoning_irl.models.backend import prepare_backend
 from reasoning_irl.tracking import check_login
+from reasoning_irl.utils.imports import without_collection
 from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import check_run_folder
 
@@ -32,9 +33,10 @@ def run_training(config: TrainConfig) -> Path:
     print(f"{NAMES[config.algorithm]}: {model} on {config.dataset.name}, into {run_dir}", flush=True)
     check_login(config.wandb)
     check_run_folder(Path(run_dir), resume=config.training.resume)
-    prepare_backend(config)  # before anything imports transformers
-    from reasoning_irl.model_card import write_run_card
-    from reasoning_irl.training.jobs import train_airl, train_grpo, train_offline, train_sft
+    with without_collection():
+        prepare_backend(config)  # before anything imports transformers
+        from reasoning_irl.model_card import write_run_card
+        from reasoning_irl.training.jobs import train_airl, train_grpo, train_offline, train_sft
 
     match config:
         case IRLTrainConfig():
