@@ -47,8 +47,7 @@ figures: $(READY) ## plot the figures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
 test: $(READY) ## run the tests, fast ones first
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not unsloth"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not unsloth"
 
 test-unsloth: $(UNSLOTH_READY) ## run the Unsloth and 4-bit tests on a CPU
 	@$(BIN)/python -m pytest -m unsloth tests/unsloth

@@ -1,6 +1,7 @@
 """Fixtures of all tests: the embedded tokenizer and data, tiny real models, and a composed config."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,38 @@ from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import TokenSequence, encode_record
 from reasoning_irl.models.embedded import build_tokenizer, save_embedded
 from reasoning_irl.models.reward_model import RewardModel, RewardSpec, build_reward_model
+from tests.helpers.commands import started_warm_python
 from tests.helpers.configs import MAX_VALUE, compose_tiny
 
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests come first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # no test's garbage collection looks through the libraries
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Shows a failure when it happens, and not only after the slow tests."""
+    if report.failed:
+        print(f"\n{report.nodeid}\n{report.longreprtext}", flush=True)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `python` that need not import the libraries, for programs that others start from scratch."""
+    with started_warm_python(tmp_path_factory.mktemp("warm")) as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

@@ -41,16 +41,16 @@ def test_each_extension_is_in_at_most_two_files() -> None:
         assert len(re.findall(r"^\+\+\+ ", section, re.M)) <= 2, section.splitlines()[0]
 
 
-def test_examples_run(extended: Path) -> None:
-    """All in one process, each with its own names, because importing torch takes most of the time."""
+def test_examples_run(extended: Path, warm_python: Path) -> None:
+    """All in one process, each with its own names."""
     program = "".join(f"exec({example!r}, {{}})\n" for example in blocks("python"))
     environment = {**os.environ, "PYTHONPATH": str(extended / "src")}
-    command = [sys.executable, "-c", program]
+    command = [warm_python, "-c", program]
     done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_extended_package_has_a_row_for_every_choice(extended: Path) -> None:
+def test_extended_package_has_a_row_for_every_choice(extended: Path, warm_python: Path) -> None:
     """The tests of each table fail if a row is missing; here, all extensions have theirs."""
     check = """
 from reasoning_irl.config import schema
@@ -64,4 +64,4 @@ assert set(DATASETS) == set(schema.DatasetName) and "proofs" in DATASETS
 assert set(PLACES) == set(schema.PerturbationKind) and "negated_answer" in PLACES
 """
     environment = {**os.environ, "PYTHONPATH": str(extended / "src")}
-    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
+    subprocess.run([warm_python, "-c", check], env=environment, check=True)

@@ -1,5 +1,7 @@
 """Configs of the repository, composed and shrunk for tests."""
 
+import copy
+import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -27,11 +29,16 @@ TINY = [
 ]
 
 
-def compose_raw(name: str, *overrides: str) -> DictConfig:
-    """Composes a config as Hydra does, without checking it."""
+@functools.cache
+def _composed(name: str, *overrides: str) -> DictConfig:
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose(name, overrides=list(overrides))
+
+
+def compose_raw(name: str, *overrides: str) -> DictConfig:
+    """Composes a config as Hydra does, without checking it; the caller may change it."""
+    return copy.deepcopy(_composed(name, *overrides))
 
 
 def compose_config(name: str, kind: type[Config], *overrides: str) -> Config:

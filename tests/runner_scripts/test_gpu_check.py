@@ -17,9 +17,9 @@ from tests.helpers.traces import write_rows
 GSM8K_ROW = json.dumps({"question": "How many are 1 and 1?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}) + "\n"
 
 
-def shell(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+def shell(folder: Path, *words: object, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(REPOSITORY / "runner_scripts/gpu_check.sh"), *map(str, words)]
-    environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHON": str(python), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -77,8 +77,8 @@ def test_pinned_packages_that_are_not_installed_are_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_rehearsal_measures_every_phase(tmp_path: Path) -> None:
-    result = shell(tmp_path, tmp_path, tmp_path, "found/check.json", "--rehearse")
+def test_rehearsal_measures_every_phase(tmp_path: Path, warm_python: Path) -> None:
+    result = shell(tmp_path, tmp_path, tmp_path, "found/check.json", "--rehearse", python=warm_python)
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads((tmp_path / "found/check.json").read_text())
     assert found["is_rehearsal"]

@@ -4,12 +4,14 @@ import json
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from reasoning_irl.utils.errors import UserError
 from runner_scripts import reproduce
+from tests.helpers.commands import with_python
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["scale=smoke"]
@@ -119,8 +121,10 @@ class TestProgress:
         assert self.done() == [True, True, True]
 
 
-def reproduce_sh(folder: Path, *arguments: str, seeds: str = "0") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SEEDS": seeds, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+def reproduce_sh(
+    folder: Path, *arguments: str, seeds: str = "0", inherited: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
+    environment = {**inherited, "SEEDS": seeds, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = ["bash", str(ROOT / "runner_scripts/reproduce.sh"), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -150,9 +154,9 @@ def test_only_selects_runs_and_must_match_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rehearsed_table_is_not_run_again(tmp_path: Path) -> None:
+def test_rehearsed_table_is_not_run_again(tmp_path: Path, warm_python: Path) -> None:
     table = ["wgan", "--only", "qwen3b", *SMOKE]
-    first = reproduce_sh(tmp_path, *table)
+    first = reproduce_sh(tmp_path, *table, inherited=with_python(warm_python))
     assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
     assert any((tmp_path / "figures/out/smoke/wgan").iterdir())
     *listed, _ = reproduce_sh(tmp_path, *table, "--dry-run").stdout.splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_irl.config import schema
+from tests.helpers.commands import with_python
 from tests.helpers.configs import compose_any
 
 ROOT = Path(__file__).parents[2]
@@ -33,16 +34,16 @@ def test_block_is_a_run_and_its_evaluations(block: str) -> None:
         assert evaluated.run_dir == trained.training.output_dir
 
 
-def smoke(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def smoke(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(ROOT / "runner_scripts/smoke.sh"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
-def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_path: Path) -> None:
+def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_path: Path, warm_python: Path) -> None:
     for name in ("smoke/earlier", "kept"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
-    result = smoke(tmp_path, "qwen3b.*wgan")
+    result = smoke(tmp_path, "qwen3b.*wgan", environment=with_python(warm_python))
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     said = [re.fullmatch(r"ok +\d+ s  (\w+\.py) qwen3b/.*", line) for line in lines[1:-1]]

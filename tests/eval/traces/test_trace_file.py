@@ -91,10 +91,9 @@ def test_file_without_usable_rows_is_an_error(tmp_path: Path) -> None:
         read(write_rows(tmp_path / "validation.jsonl", [{**GOOD, "split": "validation"}]))
 
 
-@pytest.mark.slow
 def test_broken_row_at_the_end_of_a_long_file_is_found_in_little_memory(tmp_path: Path) -> None:
     """The file is read line by line, and all rows are checked before any text is encoded."""
-    path, n = tmp_path / "long.jsonl", 1_000_000
+    path, n = tmp_path / "long.jsonl", 100_000
     with path.open("w") as file:
         row = '{"question": "q", "completion": "c", "correct": true}\n'
         file.writelines([row] * (n - 2))
