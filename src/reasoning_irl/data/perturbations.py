@@ -6,6 +6,7 @@ made, and digits without meaning, such as list numbers, are never changed.
 To add a perturbation, add its name to `config.schema.PerturbationKind`, and its function and a row of PLACES here.
 """
 
+import functools
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,8 @@ class Edit:
     span: Span  # in the original trace
     text: str
 
+
+N_KEPT = 8192  # places of (trace, kind): those of a few thousand experts, some tens of MB
 
 # Edits grouped by place (an equation, the answer). A place is drawn first, so that places with many possible edits are
 # not drawn more often than others.
@@ -103,13 +106,19 @@ def _perturbations(
     trace: str, question: str, kind: PerturbationKind, rng: random.Random, max_value: int | None
 ) -> Iterator[Perturbation]:
     """Yields every perturbation of a kind once, in random order."""
-    places = PLACES[kind](trace, question, max_value)
+    places = [list(edits) for edits in _places(trace, question, kind, max_value)]
     rng.shuffle(places)
     for edits in places:
         rng.shuffle(edits)
     for edit in chain.from_iterable(zip_longest(*places)):
         if edit is not None:
             yield _apply(trace, edit, kind)
+
+
+@functools.lru_cache(N_KEPT)
+def _places(trace: str, question: str, kind: PerturbationKind, max_value: int | None) -> Places:
+    """The places of a kind, which the caller must not change: the same experts are perturbed epoch after epoch."""
+    return PLACES[kind](trace, question, max_value)
 
 
 def _apply(trace: str, edit: Edit, kind: PerturbationKind) -> Perturbation:
