@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig, TrainConfig, WandbConfig, WandbMode
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.processes import is_main
 
 ID_FILE = "wandb_run_id.txt"  # in the folder of a training run
 
@@ -42,13 +43,15 @@ def check_login(config: WandbConfig) -> None:
 
 @contextmanager
 def wandb_run(config: TrainConfig | EvalConfig | IRLEvalConfig, job_type: str, folder: Path) -> Iterator[Any]:
-    """A W&B run, with the job's resolved config, for the duration of the context; None if W&B is disabled.
+    """A W&B run, with the job's resolved config, for the duration of the context.
+
+    None if W&B is disabled, and in all processes but the main one.
 
     The run's own files are written to `folder`. A resumed training goes on in the run that it started; an evaluation's
     config has `training_run`: the address of that run or, offline, its id.
     """
     mode = wandb_mode(config.wandb)
-    if mode == WandbMode.disabled:
+    if mode == WandbMode.disabled or not is_main():
         yield None
         return
     import wandb

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,8 +22,11 @@ from omegaconf.errors import (
 
 from reasoning_irl.config.compose import CONFIGS, register, to_config
 from reasoning_irl.config.validate import nearest_key
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import quiet_libraries
+
+GRACE = 10.0  # seconds for which a process that has failed leaves the word to the main one
 
 
 def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
@@ -39,6 +43,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
         def task(composed: DictConfig) -> None:
             # Caught here as well: Hydra prints its own line for an exception that leaves the job.
             quiet_libraries()
+            processes.hush()
             with nullcontext() if shows_trace else _one_line(*expected):
                 job(to_config(composed, *expected))
 
@@ -49,6 +54,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
             with nullcontext() if shows_trace else _one_line(*expected):
                 sys.argv[1:] = find_config_path(sys.argv[1:], config_name)  # read by Hydra
                 entry()
+            processes.stop()
 
         return main
 
@@ -82,7 +88,10 @@ def find_config_path(arguments: Sequence[str], default: str) -> list[str]:
 
 @contextmanager
 def _one_line(*expected: type) -> Iterator[None]:
-    """Ends the program with one line and exit code 2 on errors that the user can fix."""
+    """Ends the program with one line and exit code 2 on errors that the user can fix.
+
+    If several processes have the same error, only the main one shows it.
+    """
     try:
         yield
         return
@@ -90,7 +99,11 @@ def _one_line(*expected: type) -> Iterator[None]:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
         message = explain(error, *expected)
-    print(f"error: {message}", file=sys.stderr)
+    where = ""
+    if not processes.is_main():
+        time.sleep(GRACE)  # the launcher ends this process in its sleep if the main one has failed too
+        where = f" in process {processes.rank()}"
+    print(f"error{where}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -35,6 +35,7 @@ from reasoning_irl.models.reward_model import RewardModel, load_reward_model
 from reasoning_irl.rewards.checking import is_right, vote
 from reasoning_irl.text.token_spans import decode, token_pieces
 from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.programs import command
@@ -57,13 +58,16 @@ LARGEST_GAP = 0.1  # nats per token; half precision in two implementations gives
 def run_evaluation(config: EvalConfig) -> Metrics:
     """Writes traces.jsonl and metrics.json to `output_dir`; returns the metrics, which are of test problems only.
 
-    If a previous call was interrupted, resumes with the remaining problems.
+    If a previous call was interrupted, resumes with the remaining problems. Several processes share the problems, and
+    the main one writes what a single process would.
     """
     started = time.perf_counter()
     if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
         raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
-    check_not_evaluated(output_dir)
+    if processes.is_main():
+        check_not_evaluated(output_dir)
+    processes.start()
     dataset = load_dataset_config(run_dir)
     source = config.policy_path or policy_of(chosen_checkpoint(run_dir, config.checkpoint))
     if source is None:
@@ -75,9 +79,14 @@ def run_evaluation(config: EvalConfig) -> Metrics:
 
     tokenizer = load_tokenizer(source)
     check_prompt_lengths(tokenizer, records, config.sampling.max_prompt_length)
-    partial = PartialTraces(output_dir / PARTIAL_FILE, _identity(config, source, records), config.sampling.n_samples)
+    partial: PartialTraces | None = None
+    if processes.is_main():
+        identity = _identity(config, source, records)
+        partial = PartialTraces(output_dir / PARTIAL_FILE, identity, config.sampling.n_samples)
     sampler = Sampler(config, source, tokenizer, dataset.name == DatasetName.arithmetic)
     tokens_per_second = sampler.run(records, {record.id for record in validation}, partial)
+    if partial is None:
+        return processes.from_main({})
     metrics: Metrics = {
         "supervision": _supervision(config),
         "policy": source,
@@ -91,7 +100,7 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     write_metrics(output_dir / METRICS_FILE, metrics)
     partial.remove()
     refresh_run_card(run_dir, output_dir)
-    return metrics
+    return processes.from_main(metrics)
 
 
 def _identity(config: EvalConfig, source: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -129,31 +138,35 @@ class Sampler:
             if reward.tokenizer.get_vocab() == tokenizer.get_vocab():
                 self._reward = on_best_device(reward)
 
-    def run(self, records: Sequence[Record], validation: set[str], partial: PartialTraces) -> float:
-        """Samples the problems missing from `partial`, grouped by prompt length; returns sampled tokens per second."""
+    def run(self, records: Sequence[Record], validation: set[str], partial: PartialTraces | None) -> float:
+        """Samples the problems missing from `partial`, grouped by prompt length; returns sampled tokens per second.
+
+        Several processes take a chunk each at a time; `partial` is None in all but the main one, which writes.
+        """
         sampling = self._config.sampling
         lengths = {record.id: len(encode_prompt(self._tokenizer, record.prompt)) for record in records}
         ordered = sorted(records, key=lambda record: lengths[record.id])
         n_sequences = sampling.batch_size if self._vllm is None else VLLM_BATCH
         chunks = [ordered[rows] for rows in batches(len(ordered), max(1, n_sequences // sampling.n_samples))]
-        n_there = sum(partial.has(record.id) for record in records)
-        if n_there:
-            logger.info("resuming the evaluation: %d of %d problems are done", n_there, len(records))
+        done = processes.from_main({record.id for record in records if partial is not None and partial.has(record.id)})
+        if done:
+            logger.info("resuming the evaluation: %d of %d problems are done", len(done), len(records))
         n_tokens, seconds = 0, 0.0
-        for number, chunk in enumerate(progress(chunks, "sampling")):
-            left = [record for record in chunk if not partial.has(record.id)]
-            if not left:
-                continue
-            seed = (self._config.seed * len(chunks) + number) % (MAX_SEED + 1)
-            set_seed(seed)
-            start = time.perf_counter()
-            samples, known_logprobs = self._sample(chunk, seed)
-            seconds += time.perf_counter() - start
-            n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
-            rows = self._as_traces(chunk, samples, validation)
-            if known_logprobs is not None:
-                self._gaps.append(_mean_gap(known_logprobs, [row["token_logprobs"] for row in rows]))
-            partial.add([row for row in rows if not partial.has(row["id"])])
+        for first in progress(range(0, len(chunks), processes.world_size()), "sampling"):
+            number, rows, start = first + processes.rank(), [], time.perf_counter()
+            if number < len(chunks) and any(record.id not in done for record in chunks[number]):
+                seed = (self._config.seed * len(chunks) + number) % (MAX_SEED + 1)
+                set_seed(seed)
+                samples, known_logprobs = self._sample(chunks[number], seed)
+                seconds += time.perf_counter() - start
+                n_tokens += sum(len(sequence.completion_ids) for group in samples for sequence in group)
+                rows = self._as_traces(chunks[number], samples, validation)
+                if known_logprobs is not None:
+                    self._gaps.append(_mean_gap(known_logprobs, [row["token_logprobs"] for row in rows]))
+            for of_chunk in processes.gather([row for row in rows if row["id"] not in done]):
+                if partial is not None and of_chunk:
+                    partial.add(of_chunk)
+        n_tokens, seconds = sum(processes.gather(n_tokens)), max(processes.gather(seconds))
         return round(n_tokens / seconds, 1) if seconds else 0.0
 
     def _sample(

@@ -36,6 +36,7 @@ from reasoning_irl.metrics.summary import Metrics, Summary, read_metrics, write_
 from reasoning_irl.metrics.traces import Floats, TokenValues, Values
 from reasoning_irl.model_card import refresh_run_card
 from reasoning_irl.text.token_spans import token_pieces
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import (
     METRICS_FILE,
@@ -56,11 +57,15 @@ NO_PLANTED = "not scored: a traces file has no planted errors"
 
 
 def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
-    """Writes the scored traces.jsonl, metrics.json (merged with what is there) and report.html; returns the metrics."""
+    """Writes the scored traces.jsonl, metrics.json (merged with what is there) and report.html; returns the metrics.
+
+    Several processes share the scoring, and the main one writes what a single process would.
+    """
+    processes.start()
     inputs, output_dir = find_inputs(config), Path(config.output_dir)
     target = output_dir / TRACES_FILE
     in_place = target.exists() and inputs.traces.exists() and target.samefile(inputs.traces)
-    if not in_place:
+    if not in_place and processes.is_main():
         refuse_to_overwrite(output_dir, [TRACES_FILE])
     tokenizer = inputs.reward.load_tokenizer()
     skipped = Skipped(inputs.traces, config.eval.on_error)
@@ -81,6 +86,8 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
     job = ScoringJob(config, inputs, tokenizer, traces, [*planted.errors, *planted.sound])
     traces, values = drop_non_finite(traces, score_tokens(job) | of_other, skipped)
     _refuse_to_drop(skipped, in_place)
+    if not processes.is_main():
+        return processes.from_main({})
 
     summary = Summary(config.eval.bootstrap_draws, config.seed)
     if inputs.against is not None:
@@ -119,7 +126,7 @@ def run_irl_evaluation(config: IRLEvalConfig) -> Metrics:
     if skipped.reasons:
         print(f"\nleft out {skipped.summary()}: see {output_dir / SKIPPED_FILE}")
     print(f"scored traces, metrics and report: {output_dir}")
-    return metrics
+    return processes.from_main(metrics)
 
 
 def _planted(config: IRLEvalConfig, tokenizer: PreTrainedTokenizerBase, traces: list[Trace]) -> ErrorSet:

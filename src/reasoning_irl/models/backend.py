@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from reasoning_irl.config.schema import (
     Backend,
     Engine,
+    IRLTrainConfig,
     ModelConfig,
     OfflineTrainConfig,
     Optimizer,
     SamplingConfig,
     TrainConfig,
 )
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,17 +29,13 @@ def prepare_backend(config: TrainConfig) -> None:
 
     Call it before importing transformers or TRL: Unsloth patches both.
     """
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if n_processes > 1:
-        raise UserError(
-            f"training runs in one process, and WORLD_SIZE={n_processes}: each would train a reward model of its own; "
-            "start the script with python, without accelerate launch or torchrun"
-        )
+    _check_processes(config)
     model = config.model
     if model.load_in_4bit:
         _require("bitsandbytes", "model.load_in_4bit=true", "model.load_in_4bit=false")
     if isinstance(config, OfflineTrainConfig):
         return
+    processes.start()
     assert isinstance(model, ModelConfig)
     if model.backend == Backend.unsloth:
         _require("unsloth", "model.backend=unsloth", "model.backend=transformers")
@@ -56,9 +54,45 @@ def prepare_backend(config: TrainConfig) -> None:
         import unsloth  # noqa: F401
 
 
+def _check_processes(config: TrainConfig) -> None:
+    """Raises UserError for what cannot run, or was never tried, in several processes or with sharded weights."""
+    n, is_airl = processes.world_size(), isinstance(config, IRLTrainConfig)
+    sharded_by = next((name for name in ("FSDP", "DEEPSPEED") if _is_on(f"ACCELERATE_USE_{name}")), None)
+    if sharded_by and is_airl:
+        raise UserError(
+            f"algorithm=airl does not run with {sharded_by}, which splits the policy's weights: start it with "
+            "--config_file configs/accelerate/ddp.yaml"
+        )
+    if sharded_by == "FSDP" and config.model.load_in_4bit:
+        raise UserError("model.load_in_4bit=true cannot be split by FSDP: set it to false, or start with DDP")
+    if n == 1:
+        return
+    if isinstance(config, OfflineTrainConfig):
+        raise UserError(f"algorithm=offline runs in one process, and WORLD_SIZE={n}: start it with python")
+    if config.model.backend == Backend.unsloth:
+        raise UserError(
+            f"model.backend=unsloth runs in one process, and WORLD_SIZE={n}: set model.backend=transformers, or start "
+            "it with python"
+        )
+    if config.warm_start.enabled and config.warm_start.batch_size % n:
+        raise UserError(
+            f"warm_start.batch_size={config.warm_start.batch_size} cannot be split over {n} processes: make it a "
+            "multiple, or set warm_start.enabled=false"
+        )
+
+
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("true", "1")
+
+
 def check_engine(sampling: SamplingConfig) -> None:
     """Raises UserError if what samples needs a package or a GPU that is missing."""
     if sampling.engine == Engine.vllm:
+        if processes.world_size() > 1:
+            raise UserError(
+                f"sampling.engine=vllm runs in one process, and WORLD_SIZE={processes.world_size()}: set "
+                "sampling.engine=transformers, or start it with python"
+            )
         if sampling.load_in_4bit:
             raise UserError("sampling.engine=vllm samples in half precision: set sampling.load_in_4bit=false")
         _require("vllm", "sampling.engine=vllm", "sampling.engine=transformers")

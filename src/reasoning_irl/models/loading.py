@@ -26,6 +26,7 @@ from transformers import (
 from reasoning_irl.config import schema
 from reasoning_irl.models.embedded import save_embedded
 from reasoning_irl.models.logprobs import with_fused_head
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import CONFIG_FILE, newest_checkpoint
 
@@ -44,7 +45,9 @@ def policy_source(model: schema.ModelConfig, max_value: int, run_dir: Path) -> s
     if model.policy_name != "embedded":
         return model.policy_name
     folder = run_dir / "embedded"
-    save_embedded(model.embedded, max_value, folder)
+    if processes.is_main():
+        save_embedded(model.embedded, max_value, folder)
+    processes.barrier()
     return str(folder)
 
 

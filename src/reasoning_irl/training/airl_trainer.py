@@ -7,11 +7,14 @@ Departures from GRPOTrainer: the advantages are per token and come from the disc
 `token_policy_loss`, because a loss that re-packs rows would misalign them; and policy steps are skipped while the
 discriminator's held-out AUROC is at chance (guard.py has the other limits and reactions). The trainer's reward function
 is for monitoring only: nothing is trained on what it returns.
+
+With several processes, each samples for prompts of its own; the samples of all are gathered for the discriminator, so
+that its updates, what they draw at random, the replay and the guard are the same in every process.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,7 @@ from reasoning_irl.training.guard import MOST_ROLLBACKS, CollapseGuard
 from reasoning_irl.training.losses import token_policy_loss
 from reasoning_irl.training.policy_trainer import PolicyTrainer
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import REWARD_MODEL, step_of, whole_checkpoints
 
@@ -92,6 +96,7 @@ class AIRLTrainer(PolicyTrainer):
         # Unsloth generates a trainer of its own, whose loss must not take the place of ours; see docs/unsloth.md.
         assert not {"compute_loss", "_compute_loss"} & vars(self).keys()
         assert self.compute_loss_func  # the library then leaves the scale of the loss to us
+        discriminator.check_equal()
         self.discriminator = discriminator
         self.experts = experts
         self.bridge = bridge
@@ -113,7 +118,7 @@ class AIRLTrainer(PolicyTrainer):
         if not is_training:
             return out
         rollouts = TokenBatch(out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])
-        samples = self._for_reward(rollouts.sequences())
+        samples = processes.union(self._for_reward(rollouts.sequences()))
         self._monitor_heldout(samples)
         self._monitor_format(rollouts)
         reactions = self._react()
@@ -161,8 +166,8 @@ class AIRLTrainer(PolicyTrainer):
             yield self._update(self._labelled([], []))
 
     def _own_experts(self, inputs: list[dict[str, Any]]) -> list[Record]:
-        """The experts of the rollouts' own prompts."""
-        return [self.experts[index] for index in dict.fromkeys(row["index"] for row in inputs)]
+        """The experts of the prompts of all processes' rollouts."""
+        return [self.experts[index] for index in dict.fromkeys(processes.union([row["index"] for row in inputs]))]
 
     @profiling_decorator
     def _update_discriminator(self, fresh: list[TokenSequence], own: list[Record]) -> None:
@@ -170,7 +175,7 @@ class AIRLTrainer(PolicyTrainer):
             n_replayed = int(self.config.replay_fraction * self.config.reward_policy_batch_size)
             replayed = self.replay.draw(n_replayed)
             n_fresh = min(len(fresh), self.config.reward_policy_batch_size - len(replayed))
-            chosen = torch.randperm(len(fresh))[:n_fresh].tolist()
+            chosen = _shuffled(len(fresh))[:n_fresh]
             batch = self._labelled([*(fresh[i] for i in chosen), *replayed], own)
             for name, value in self._update(batch).items():
                 self._metrics["train"][name].append(value)
@@ -186,14 +191,14 @@ class AIRLTrainer(PolicyTrainer):
         The experts are `own`, those of the samples' own prompts, as far as there is room, and further ones.
         """
         n = self.config.reward_batch_size
-        chosen = [own[i] for i in torch.randperm(len(own))[:n].tolist()]
+        chosen = [own[i] for i in _shuffled(len(own))[:n]]
         records = [*chosen, *self.experts.draw(n - len(chosen))]
         n_copies = self.config.num_neg_perturbations_per_expert
         records, perturbed = self.experts.with_copies(records, n_copies, required=not policy)
         batch = self._label([self.experts.sequence(r) for r in records], policy, perturbed)
         if not self._is_airl_form:
             return batch
-        return LabelledBatch(batch.tokens, batch.origin, batch.group, self._logps(batch.tokens))
+        return LabelledBatch(batch.tokens, batch.origin, batch.group, _shared(self._logps, batch.tokens))
 
     def _label(
         self, expert: list[TokenSequence], policy: list[TokenSequence], perturbed: list[TokenSequence]
@@ -220,6 +225,10 @@ class AIRLTrainer(PolicyTrainer):
             carried = b.rewards_of_policy(scored[row, : len(b.sequence.completion_ids)].tolist())
             rewards[row, : len(carried)] = torch.tensor(carried, device=scored.device)
         return rewards
+
+    def _score(self, tokens: TokenBatch) -> Tensor:
+        """(B, T) rewards of sequences in the reward model's tokens."""
+        return self.discriminator.rewards(tokens, self._logps(tokens) if self._is_airl_form else None)
 
     def _with_experts(self, rollouts: TokenBatch, inputs: list[dict[str, Any]]) -> TokenBatch:
         """The rollouts with their prompt's expert after each group of samples."""
@@ -295,14 +304,11 @@ class AIRLTrainer(PolicyTrainer):
             inputs.get("importance_sampling_ratio"),
         )
         mode = "train" if self.model.training else "eval"
-        n_tokens = mask.sum().clamp(min=1)
-        entropy = ((entropies * mask).sum() / n_tokens).item()
-        self._metrics[mode]["policy/entropy"].append(entropy)
+        for name, values in (("entropy", entropies), ("clip_fraction", terms.is_clipped), ("kl", terms.kl)):
+            if values is not None:
+                self._metrics[mode][f"policy/{name}"].append(_token_mean(values, mask))
         if mode == "train":
-            self._entropies.append(entropy)
-        self._metrics[mode]["policy/clip_fraction"].append(((terms.is_clipped * mask).sum() / n_tokens).item())
-        if terms.kl is not None:
-            self._metrics[mode]["policy/kl"].append(((terms.kl * mask).sum() / n_tokens).item())
+            self._entropies.append(self._metrics[mode]["policy/entropy"][-1])
         # The mean over all tokens of the optimiser step, so that accumulation does not change the gradient.
         normalizer = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
         if mode == "train":
@@ -313,13 +319,12 @@ class AIRLTrainer(PolicyTrainer):
 
     def _monitor_heldout(self, negatives: list[TokenSequence]) -> None:
         """AUROC of held-out experts against samples that no update has seen, and against their own perturbed copies."""
-        chosen = torch.randperm(len(self.heldout))[: self.guard.n_experts].tolist()
+        chosen = _shuffled(len(self.heldout))[: self.guard.n_experts]
         records = [self.heldout[i] for i in chosen]
         few = records[: self.config.reward_batch_size]  # copies cost a pass each
         _, perturbed = self.experts.with_copies(few, self.config.num_neg_perturbations_per_expert, required=False)
         batch = self._label([self.experts.sequence(r) for r in records], negatives, perturbed)
-        logps = self._logps(batch.tokens) if self._is_airl_form else None
-        rewards = self.discriminator.rewards(batch.tokens, logps)
+        rewards = _shared(self._score, batch.tokens)
         scores = self.discriminator.trace_scores(rewards, batch.tokens).tolist()
         n, m = len(records), len(negatives)
         is_finite = all(map(math.isfinite, scores))
@@ -333,7 +338,8 @@ class AIRLTrainer(PolicyTrainer):
             self._metrics["train"]["discriminator/heldout_auroc_perturbed"].append(against_perturbed)
 
     def _monitor_format(self, rollouts: TokenBatch) -> None:
-        well_formed = [is_well_formed(decode(self._tokenizer, s.completion_ids)) for s in rollouts.sequences()]
+        texts = (decode(self._tokenizer, s.completion_ids) for s in rollouts.sequences())
+        well_formed = processes.union([is_well_formed(text) for text in texts])
         share = sum(well_formed) / len(well_formed)
         self.guard.update(well_formed=share)
         self._metrics["train"]["policy/well_formed"].append(share)
@@ -361,13 +367,14 @@ class AIRLTrainer(PolicyTrainer):
     def _finite(self, rewards: Tensor, tokens: TokenBatch) -> Tensor:
         """(B, T) the rewards; if some are not finite, the policy step is skipped, and they are 0 in the logs."""
         is_finite = rewards.isfinite()
-        if is_finite.all():
+        n_broken = sum(processes.gather(int((~is_finite).sum())))
+        if n_broken == 0:
             self.non_finite.went_well("reward")
             return rewards
         self.skip_policy_step = True
-        reason = f"{int((~is_finite).sum())} token rewards are not finite, so the policy is not changed"
-        batch = {**vars(tokens), "rewards": rewards}
-        self.non_finite.skipped("reward", self.state.global_step + 1, reason, [batch])
+        reason = f"{n_broken} token rewards are not finite, so the policy is not changed"
+        batches = [] if is_finite.all() else [{**vars(tokens), "rewards": rewards}]
+        self.non_finite.skipped("reward", self.state.global_step + 1, reason, batches)
         return rewards.where(is_finite, 0.0)
 
     def _roll_back(self, reason: str) -> None:
@@ -391,8 +398,8 @@ class AIRLTrainer(PolicyTrainer):
         self._metrics["train"]["guard/rolled_back_to"].append(float(step_of(good)))
 
     def _monitor_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
-        lengths = tokens.completion_mask.sum(1)
-        scores = self.discriminator.trace_scores(rewards, tokens)
+        lengths = torch.tensor(processes.union(tokens.completion_mask.sum(1).tolist()))
+        scores = torch.tensor(processes.union(self.discriminator.trace_scores(rewards, tokens).tolist()))
         metrics = {
             "policy/reward_mean": scores.mean().item(),
             "policy/reward_std": scores.std().item(),
@@ -416,6 +423,10 @@ class AIRLTrainer(PolicyTrainer):
     def still_needed(self) -> list[Path]:
         good = self._good_checkpoint()
         return [] if good is None else [good]
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.discriminator.check_equal()
+        super()._save_checkpoint(model, trial)
 
     def save_more(self, folder: Path) -> None:
         """Saves the reward model, its optimiser and schedule, the replay buffer, the expert stream and the guard."""
@@ -456,6 +467,28 @@ def load_keeping_rates(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
 
 def _is_good(checkpoint: Path) -> bool:
     return bool(json.loads((checkpoint / GUARD_FILE).read_text())["is_good"])
+
+
+def _shuffled(n: int) -> list[int]:
+    """The numbers below n in a random order, the same in all processes."""
+    return processes.from_main(torch.randperm(n).tolist())
+
+
+def _shared(score: Callable[[TokenBatch], Tensor], tokens: TokenBatch) -> Tensor:
+    """(B, T) score(tokens) for tokens that all processes have, of which each scores a share of the rows."""
+    rows = torch.arange(processes.rank(), len(tokens), processes.world_size(), device=tokens.completion_ids.device)
+    whole = torch.zeros(tokens.completion_ids.shape, device=tokens.completion_ids.device)
+    if len(rows):
+        whole[rows] = score(tokens[rows])
+    processes.add_up([whole])
+    return whole
+
+
+def _token_mean(values: Tensor, mask: Tensor) -> float:
+    """The mean over the counted tokens of values (B, T), over the micro-batches of all processes."""
+    total = torch.stack([(values * mask).sum().detach(), mask.sum()])
+    processes.add_up([total])
+    return (total[0] / total[1].clamp(min=1)).item()
 
 
 def rows_with_experts(ratio: Tensor, shape: torch.Size, n_generations: int) -> Tensor:

@@ -11,6 +11,7 @@ from reasoning_irl.config.schema import Dtype, GRPOTrainConfig, IRLTrainConfig, 
 from reasoning_irl.models.loading import compute_dtype
 from reasoning_irl.tracking import wandb_mode
 from reasoning_irl.training.callbacks import JsonlLog, StopOnSignal, TimeLimit
+from reasoning_irl.utils.processes import is_main
 from reasoning_irl.utils.run_folder import TRAIN_LOG
 
 
@@ -65,10 +66,9 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
 
 def callbacks(config: PolicyTrainConfig, stop: StopOnSignal) -> list[TrainerCallback]:
     """The local log of every step, SIGTERM, and the time limit if there is one."""
-    chosen: list[TrainerCallback] = [
-        JsonlLog(Path(config.training.output_dir) / TRAIN_LOG),
-        stop,
-    ]
+    chosen: list[TrainerCallback] = [stop]
+    if is_main():
+        chosen.insert(0, JsonlLog(Path(config.training.output_dir) / TRAIN_LOG))
     if config.training.max_seconds is not None:
         chosen.append(TimeLimit(config.training.max_seconds))
     return chosen

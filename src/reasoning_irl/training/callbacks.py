@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.processes import from_main, gather
 
 
 def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) -> None:
@@ -63,7 +64,7 @@ class TimeLimit(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        if time.perf_counter() - self._start >= self._seconds:
+        if from_main(time.perf_counter() - self._start >= self._seconds):
             control.should_save = control.should_training_stop = True
 
 
@@ -96,6 +97,8 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
+        # All processes end after the same step, whichever of them have been asked by now.
+        self.is_asked = any(gather(self.is_asked))
         if self.is_asked:
             control.should_save = control.should_training_stop = True
 

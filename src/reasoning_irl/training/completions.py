@@ -12,6 +12,7 @@ from reasoning_irl.data.tokens import TokenBatch
 from reasoning_irl.rewards.verifiable import row_is_right
 from reasoning_irl.text.token_spans import decode, token_pieces
 from reasoning_irl.tracking import log_histogram, log_table
+from reasoning_irl.utils.processes import is_main
 
 
 class CompletionsLog:
@@ -31,8 +32,11 @@ class CompletionsLog:
         token_rewards: Tensor | None,  # (B, T)
         advantages: Tensor,  # (B, T), or (B,) if all tokens of a trace share one
     ) -> None:
-        """Logs the first rows of a batch, and to W&B a histogram of all rewards, if this step is to be logged."""
-        if self._n == 0 or step % self._every:
+        """Logs the first rows of a batch, and to W&B a histogram of all rewards, if this step is to be logged.
+
+        Of several processes, the main one logs its own samples.
+        """
+        if self._n == 0 or step % self._every or not is_main():
             return
         rows = completion_rows(step, tokenizer, batch[: self._n], records, token_rewards, advantages)
         with self._path.open("a", encoding="utf-8") as file:

@@ -4,9 +4,13 @@ Departures from arXiv 2510.01857: a negative always has its own prompt; the grad
 the micro-batch size; WGAN has a gradient penalty; the logit can have the AIRL form f - log pi (Fu et al. 2018); and
 the likelihood head can also be trained to predict the experts' tokens (`reward_lm_coef`), a regulariser that preserves
 a reward model's features (Yang et al. 2024, arXiv 2406.10216).
+
+With several processes, all give `update` the same batch. Each runs its share of the micro-batches, and the gradients
+are added up, so that the update is that of one process and the reward models of all processes stay equal.
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,6 +26,7 @@ from reasoning_irl.data.tokens import TokenBatch, TokenSequence, collate
 from reasoning_irl.models.reward_model import RewardModel
 from reasoning_irl.training.losses import LOSSES, SUMS_OVER_SEQUENCES, LossInputs, masked_mean
 from reasoning_irl.training.non_finite import NonFiniteSteps
+from reasoning_irl.utils import processes
 
 
 class Origin(IntEnum):
@@ -99,16 +104,17 @@ class Discriminator:
         """
         size, n = self.config.reward_micro_batch_size, len(batch.tokens)
         if self.config.classifier_loss in SUMS_OVER_SEQUENCES:
-            outputs = self._backward_in_parts(batch, batch.tokens.by_length(size))
-        elif n <= size:  # all in one part, which needs one pass
+            outputs = self._backward_in_parts(batch, self._share(batch.tokens))
+        elif n <= size and processes.world_size() == 1:  # all in one part, which needs one pass
             outputs = self._backward_in_parts(batch, [torch.arange(n, device=batch.origin.device)])
         else:
-            outputs = self._backward_with_cache(batch, batch.tokens.by_length(size))
+            outputs = self._backward_with_cache(batch, self._share(batch.tokens))
         with torch.no_grad():
             loss = self._loss(outputs, batch)
         metrics = {"discriminator/loss": loss.item()}
         if self.config.classifier_loss == ClassifierLoss.wgan:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
+        self._add_up_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.reward_max_grad_norm)
         is_finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
         metrics["discriminator/skipped"] = float(not is_finite)
@@ -119,24 +125,30 @@ class Discriminator:
         metrics["discriminator/grad_norm"] = norm.item()
         return metrics | self._accuracies(outputs[0], batch)
 
+    def _share(self, tokens: TokenBatch) -> list[Tensor]:
+        """The rows of this process's micro-batches; every process has rows of all lengths, so that none waits long."""
+        order = tokens.attention_mask.sum(1).argsort(descending=True, stable=True)
+        rows = order[processes.rank() :: processes.world_size()]
+        return [rows[group] for group in tokens[rows].by_length(self.config.reward_micro_batch_size)]
+
     def _backward_in_parts(self, batch: LabelledBatch, groups: list[Tensor]) -> list[Tensor]:
         """Adds the gradient of a loss that is a sum over sequences; returns the loss's inputs (B, T), detached."""
-        outputs: list[Tensor] = []
+        outputs = self._blank_outputs(batch)
         for rows in groups:
             live = self._outputs(batch, rows)
-            outputs = outputs or [_blank(batch.tokens) for _ in live]
             self._loss([_placed(o, rows, whole) for o, whole in zip(live, outputs, strict=True)], batch).backward()
             outputs = [_placed(o.detach(), rows, whole) for o, whole in zip(live, outputs, strict=True)]
+        processes.add_up(outputs)  # each row is zero in all processes but one
         return outputs
 
     def _backward_with_cache(self, batch: LabelledBatch, groups: list[Tensor]) -> list[Tensor]:
         """Adds the gradient of any loss; returns the loss's inputs (B, T), detached."""
-        outputs: list[Tensor] = []
+        outputs = self._blank_outputs(batch)
         with torch.no_grad():
             for rows in groups:
                 parts = self._outputs(batch, rows)
-                outputs = outputs or [_blank(batch.tokens) for _ in parts]
                 outputs = [_placed(o, rows, whole) for o, whole in zip(parts, outputs, strict=True)]
+        processes.add_up(outputs)
         outputs = [o.requires_grad_() for o in outputs]
         gradients = torch.autograd.grad(self._loss(outputs, batch), outputs, allow_unused=True)
         for rows in groups:
@@ -144,6 +156,30 @@ class Discriminator:
             used = [(o, g[rows, : o.size(1)]) for o, g in pairs if g is not None]
             torch.autograd.backward([o for o, _ in used], [g for _, g in used])
         return [o.detach() for o in outputs]
+
+    def _add_up_gradients(self) -> None:
+        """Replaces the gradients by their sums over all processes; a parameter that none of them used keeps none."""
+        if processes.world_size() == 1:
+            return
+        device = self.parameters[0].device
+        n_users = torch.tensor([p.grad is not None for p in self.parameters], dtype=torch.int, device=device)
+        processes.add_up([n_users])
+        used = [p for p, n in zip(self.parameters, n_users.tolist(), strict=True) if n]
+        for parameter in used:
+            if parameter.grad is None:  # this process had none of the rows that use it
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up([p.grad for p in used if p.grad is not None])
+
+    def check_equal(self) -> None:
+        """Raises RuntimeError if the weights that are trained differ between processes, by a single bit."""
+        if processes.world_size() == 1:
+            return
+        checksum = 0
+        for parameter in self.parameters:
+            checksum = zlib.crc32(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, checksum)
+        checksums = processes.gather(checksum)
+        if len(set(checksums)) > 1:
+            raise RuntimeError(f"the reward models of the processes differ: their checksums are {checksums}")
 
     def logits(self, tokens: TokenBatch, policy_logps: Tensor | None = None) -> Tensor:
         """(B, T) the logits of the loss, by which prefixes are classified; `policy_logps` (B, T) for the AIRL form."""
@@ -187,7 +223,15 @@ class Discriminator:
         tokens = batch.tokens.take(rows)
         f, log_likelihood = self.model.logits_and_likelihood(tokens)
         logits = self.model.prefix_logits(self._in_form(f, tokens, _rows(batch.policy_logps, rows, tokens)), tokens)
-        return [logits] if log_likelihood is None or not self.config.reward_lm_coef else [logits, log_likelihood]
+        return [logits] if log_likelihood is None or not self._trains_likelihood else [logits, log_likelihood]
+
+    @property
+    def _trains_likelihood(self) -> bool:
+        return self.model.likelihood is not None and self.config.reward_lm_coef > 0
+
+    def _blank_outputs(self, batch: LabelledBatch) -> list[Tensor]:
+        """Zeros (B, T) for each input of the loss."""
+        return [_blank(batch.tokens) for _ in range(1 + self._trains_likelihood)]
 
     def _loss(self, outputs: list[Tensor], batch: LabelledBatch) -> Tensor:
         loss = LOSSES[self.config.classifier_loss](
@@ -224,13 +268,17 @@ class Discriminator:
         """
         expert_rows, negative_rows = torch.where(batch.is_expert)[0], torch.where(~batch.is_expert)[0]
         n_pairs = min(len(expert_rows), len(negative_rows))
-        expert_rows = expert_rows[torch.randperm(len(expert_rows))[:n_pairs]]
-        negative_rows = negative_rows[torch.randperm(len(negative_rows))[:n_pairs]]
-        penalty_sum, size = 0.0, self.config.reward_micro_batch_size
-        for start in range(0, n_pairs, size):
+        expert_rows = expert_rows[processes.from_main(torch.randperm(len(expert_rows)))[:n_pairs]]
+        negative_rows = negative_rows[processes.from_main(torch.randperm(len(negative_rows)))[:n_pairs]]
+        n, size = processes.world_size(), self.config.reward_micro_batch_size
+        size = size if n == 1 else min(size, math.ceil(n_pairs / n))
+        starts, device = range(0, n_pairs, size), batch.origin.device
+        drawn = [torch.rand(min(size, n_pairs - start), 1, 1, device=device) for start in starts]
+        shares = [share.to(device) for share in processes.from_main([share.cpu() for share in drawn])]
+        penalty_sum = 0.0
+        for start, share in list(zip(starts, shares, strict=True))[processes.rank() :: n]:
             expert = batch.tokens[expert_rows[start : start + size]]
             negative = batch.tokens[negative_rows[start : start + size]]
-            share = torch.rand(len(expert), 1, 1, device=expert.completion_ids.device)
             mixed = (share * self.model.embed(expert) + (1 - share) * self.model.embed(negative)).detach()
             mixed.requires_grad_()
             # Fused attention kernels have no second derivative.
@@ -243,7 +291,7 @@ class Discriminator:
                 penalty = self.config.gradient_penalty * ((norm - 1) ** 2).sum() / n_pairs
                 penalty.backward()
             penalty_sum += penalty.item()
-        return penalty_sum
+        return sum(processes.gather(penalty_sum))
 
 
 def update_or_keep(
@@ -254,7 +302,8 @@ def update_or_keep(
     if metrics["discriminator/skipped"]:
         loss, norm = metrics["discriminator/loss"], metrics["discriminator/grad_norm"]
         reason = f"the discriminator's loss is {loss} and its gradient {norm}, so it is not changed"
-        non_finite.skipped("discriminator", step, reason, [batch.tensors()])
+        # All processes have the same batch.
+        non_finite.skipped("discriminator", step, reason, [batch.tensors()] if processes.is_main() else [])
     else:
         non_finite.went_well("discriminator")
     return metrics

@@ -54,6 +54,7 @@ from reasoning_irl.training.preflight import Footprint, check_room, policy_footp
 from reasoning_irl.training.retention import Retention
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.training.step_table import AIRL, GRPO, WARM_UP, StepTable, show_steps
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
@@ -132,7 +133,8 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
         )
     # The wall time that a baseline may use for a fair comparison; steps that a killed run made again count once.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
-    (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
+    if processes.is_main():
+        (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
     return checkpoint
 
 
@@ -249,18 +251,10 @@ def _warn_of_format(samples: list[TokenSequence], tokenizer: PreTrainedTokenizer
 def _start(config: schema.TrainConfig) -> Started:
     """Checks the run folder, loads the data, records the run, seeds, and finds the trained model's start."""
     training, run_dir = config.training, Path(config.training.output_dir)
-    check_run_folder(run_dir, resume=training.resume)
+    if processes.is_main():
+        check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
-    shutil.rmtree(run_dir / PART, ignore_errors=True)  # of a run that was killed
-    checkpoint = checkpoint_to_resume(run_dir) if training.resume else None
-    if training.resume:
-        record_resumed(config, run_dir)
-        if checkpoint is None:
-            logger.warning("%s has no checkpoint to resume from: it starts from the beginning again", run_dir)
-        for name in (TRAIN_LOG, COMPLETIONS_FILE):
-            trim_rows(run_dir / name, step_of(checkpoint) if checkpoint else -1)
-    else:
-        record_run(config, run_dir)
+    checkpoint = processes.from_main(_record(config, run_dir) if processes.is_main() else None)
     set_seed(config.seed)
     if isinstance(config, schema.OfflineTrainConfig):
         assert config.model.reward_name is not None  # checked with the config
@@ -285,6 +279,21 @@ def _footprint(config: schema.TrainConfig, source: str) -> Footprint:
         return policy
     name = config.model.reward_name
     return policy + reward_footprint(config, str(trained_reward(name) or model_of(name)) if name else source)
+
+
+def _record(config: schema.TrainConfig, run_dir: Path) -> Path | None:
+    """Records a run that starts or is resumed; returns the checkpoint that it is resumed from, if any."""
+    shutil.rmtree(run_dir / PART, ignore_errors=True)  # of a run that was killed
+    if not config.training.resume:
+        record_run(config, run_dir)
+        return None
+    checkpoint = checkpoint_to_resume(run_dir, processes.world_size())
+    record_resumed(config, run_dir)
+    if checkpoint is None:
+        logger.warning("%s has no checkpoint to resume from: it starts from the beginning again", run_dir)
+    for name in (TRAIN_LOG, COMPLETIONS_FILE):
+        trim_rows(run_dir / name, step_of(checkpoint) if checkpoint else -1)
+    return checkpoint
 
 
 def expert_pool(
@@ -381,8 +390,9 @@ def _reward_model(
             sequences = [encode_record(tokenizer, record, record.target, length) for record in experts]
             reward_model.centre(sequences, model.reward_micro_batch_size)
     # A baseline for the evaluation: the reward before training.
-    reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
-    tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
+    if processes.is_main():
+        reward_model.save(started.run_dir / INITIAL_REWARD_MODEL)
+        tokenizer.save_pretrained(started.run_dir / INITIAL_REWARD_MODEL)
     return _prepared(reward_model, config)
 
 
@@ -406,7 +416,8 @@ def _warm_up(trainer: AIRLTrainer, run: Any, log: Path) -> None:
     table, start = StepTable(WARM_UP, n), time.perf_counter()
     for update, metrics in enumerate(trainer.warm_up_discriminator(), 1):
         logs = {"warm_up/update": update, **{f"warm_up/{name.rpartition('/')[2]}": v for name, v in metrics.items()}}
-        append_step(log, 0, time.perf_counter() - start, logs)
+        if processes.is_main():
+            append_step(log, 0, time.perf_counter() - start, logs)
         if run is not None:
             run.log(logs)
         table.add(update, metrics)
@@ -465,7 +476,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         started.run_dir / PART / "warm_start",
         [],
         num_train_epochs=warm.epochs,
-        per_device_train_batch_size=warm.batch_size,
+        per_device_train_batch_size=warm.batch_size // processes.world_size(),
         learning_rate=warm.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
@@ -475,8 +486,10 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         seed=config.seed,
         **device_arguments(config.model.dtype),
     )
-    checkpoint.rename(folder)
-    shutil.rmtree(started.run_dir / PART)
+    if processes.is_main():
+        checkpoint.rename(folder)
+        shutil.rmtree(started.run_dir / PART)
+    processes.barrier()
     return str(folder)
 
 

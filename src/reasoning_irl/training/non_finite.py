@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 
@@ -35,7 +36,9 @@ class NonFiniteSteps:
         self._in_a_row[kind] = 0
 
     def skipped(self, kind: str, step: int, reason: str, batches: Sequence[Mapping[str, Any]]) -> None:
-        """Warns, and saves the tensors of a step's batches with the reason as metadata.
+        """Warns, and saves the tensors of a step's batches with the reason as metadata, each process its own.
+
+        All processes must call it at the same step.
 
         Args:
             kind: one of RATES; it names the file and is counted on its own.
@@ -43,7 +46,8 @@ class NonFiniteSteps:
         Raises UserError after too many steps in a row.
         """
         self._in_a_row[kind] += 1
-        kept = self._keep(f"step-{step}-{kind}-{self._in_a_row[kind]}.safetensors", reason, batches)
+        owner = "" if processes.is_main() else f"-process-{processes.rank()}"
+        kept = self._keep(f"step-{step}-{kind}-{self._in_a_row[kind]}{owner}.safetensors", reason, batches)
         logger.warning("step %d: %s%s", step, reason, f" (the batch is in {kept})" if kept else "")
         if self._in_a_row[kind] == MOST_IN_A_ROW:
             raise UserError(

@@ -15,6 +15,7 @@ from reasoning_irl.config.schema import (
 from reasoning_irl.models.backend import prepare_backend
 from reasoning_irl.tracking import check_login
 from reasoning_irl.utils.imports import without_collection
+from reasoning_irl.utils.processes import is_main
 from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import check_run_folder
 
@@ -32,7 +33,8 @@ def run_training(config: TrainConfig) -> Path:
     model = config.model.reward_name if isinstance(config, OfflineTrainConfig) else config.model.policy_name
     print(f"{NAMES[config.algorithm]}: {model} on {config.dataset.name}, into {run_dir}", flush=True)
     check_login(config.wandb)
-    check_run_folder(Path(run_dir), resume=config.training.resume)
+    if is_main():  # which writes to it before the others may have looked
+        check_run_folder(Path(run_dir), resume=config.training.resume)
     with without_collection():
         prepare_backend(config)  # before anything imports transformers
         from reasoning_irl.model_card import write_run_card
@@ -49,7 +51,8 @@ def run_training(config: TrainConfig) -> Path:
             checkpoint = train_offline(config)
         case _:
             assert_never(config)
-    write_run_card(Path(run_dir))
+    if is_main():
+        write_run_card(Path(run_dir))
     print(f"checkpoint: {checkpoint}\nnext: {_next_command(config)} run_dir={run_dir}")
     return checkpoint
 

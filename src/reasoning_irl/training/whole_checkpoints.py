@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Trainer
 
 from reasoning_irl.training.retention import Retention, writing
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 
@@ -15,7 +16,8 @@ from reasoning_irl.utils.run_folder import PART, publish_checkpoint
 class WholeCheckpoints(Trainer):
     """Writes each checkpoint aside, with what `save_more` adds, and renames it at the end.
 
-    A run that is killed while it saves leaves its earlier checkpoints, and nothing that looks like a checkpoint.
+    A run that is killed while it saves leaves its earlier checkpoints, and nothing that looks like a checkpoint. Of
+    several processes, the main one saves what all of them share, and renames the folder when all have saved their own.
     """
 
     _is_saving = False
@@ -45,10 +47,16 @@ class WholeCheckpoints(Trainer):
             part = Path(self._get_output_dir(trial)) / name
             with writing(part):
                 super()._save_checkpoint(model, trial)
-                self.save_more(part)
+                if processes.is_main():
+                    self.save_more(part)
         finally:
             self._is_saving = False
-        target = Path(self._get_output_dir(trial)) / name
+        processes.barrier()
+        if processes.is_main():
+            self._publish(part, Path(self._get_output_dir(trial)) / name)
+        processes.barrier()
+
+    def _publish(self, part: Path, target: Path) -> None:
         if self.retention is None:
             publish_checkpoint(part, target)
         else:

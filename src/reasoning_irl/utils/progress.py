@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from reasoning_irl.utils.processes import is_main
+
 MIN_SECONDS = 10.0  # between two lines
 
 Item = TypeVar("Item")
@@ -15,8 +17,12 @@ Item = TypeVar("Item")
 def progress(items: Sequence[Item], what: str, min_seconds: float = MIN_SECONDS) -> Iterator[Item]:
     """Yields the items under a bar or, if stderr is no terminal, with a line there after each tenth of them.
 
-    The lines are at least `min_seconds` apart, so a loop that is over sooner prints none.
+    The lines are at least `min_seconds` apart, so a loop that is over sooner prints none. Of several processes, the
+    main one shows its own progress.
     """
+    if not is_main():
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, unit="batch")
         return

@@ -147,16 +147,23 @@ def chosen_checkpoint(run_dir: Path, choice: str) -> Path:
     return path
 
 
-def checkpoint_to_resume(run_dir: Path) -> Path | None:
+def checkpoint_to_resume(run_dir: Path, n_processes: int = 1) -> Path | None:
     """The newest checkpoint from which training can go on; None if the run was killed before its first.
 
-    Raises UserError if there are checkpoints and none is whole.
+    Raises UserError if there are checkpoints and none is whole, or if another number of processes wrote it.
     """
     found = find_checkpoint(run_dir, to_resume=True)
     if found is None and any(run_dir.glob("checkpoint-*")):
         raise UserError(
             f"no checkpoint in {run_dir} can be resumed (see above): start another run from it with "
             "model.checkpoint=FOLDER, or remove its checkpoints to start it from the beginning"
+        )
+    # The library saves the random states of each process. An offline reward has none of them, and one process.
+    n_before = found and (len(list(found.glob("rng_state*.pth"))) or 1)
+    if found and n_before != n_processes:
+        raise UserError(
+            f"{found} was saved by {n_before} processes, and {n_processes} would go on otherwise: start "
+            f"{n_before}, or another run from it with model.checkpoint={run_dir}"
         )
     return found
 

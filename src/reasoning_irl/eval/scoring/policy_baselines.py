@@ -99,6 +99,7 @@ def negative_entropies(job: ScoringJob) -> TokenValues | None:
             job.config.eval.batch_size,
             progress_bar("entropies"),
             model.device,
+            is_shared=True,
         )
         for index, values in zip(missing, entropies, strict=True):
             known[index] = np.asarray(values)
@@ -124,6 +125,7 @@ def _missing_logprobs(
         job.config.eval.batch_size,
         progress_bar("log-probabilities"),
         model.device,
+        is_shared=True,
     )
 
 

@@ -71,7 +71,7 @@ class Stepped:
 
 
 class Scorer(Protocol):
-    """Returns a value for each token (T,) of each trace; higher is better."""
+    """Returns a value for each token (T,) of each trace; higher is better. All processes share the work."""
 
     def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues: ...
 
@@ -179,7 +179,7 @@ class TokenScorer:
 
     def __call__(self, traces: Sequence[Stepped], batch_size: int, progress: Progress) -> TokenValues:
         sequences = [trace.sequence for trace in traces]
-        return score_by_length(sequences, self.rewards, self.pad_id, batch_size, progress, self.device)
+        return score_by_length(sequences, self.rewards, self.pad_id, batch_size, progress, self.device, is_shared=True)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,9 @@ class SequenceScorer:
         ends = [[*step_ends(trace)[:-1], len(trace.step_ids) - 1] for trace in traces]
         prefixes = [self._up_to(trace, end) for trace, own in zip(traces, ends, strict=True) for end in own]
         pad_id = self._pad_id(prefixes)
-        scores = score_by_length(prefixes, self._scores, pad_id, batch_size, progress, self.model.device)
+        scores = score_by_length(
+            prefixes, self._scores, pad_id, batch_size, progress, self.model.device, is_shared=True
+        )
         rest = (score for (score,) in scores)
         return [
             spread([next(rest) for _ in own], own, len(trace.step_ids)) for trace, own in zip(traces, ends, strict=True)
@@ -243,6 +245,7 @@ class ProcessScorer:
             batch_size,
             progress,
             self.model.device,
+            is_shared=True,
         )
         return [
             spread([of_tokens[place] for place in places], step_ends(trace), len(trace.step_ids))

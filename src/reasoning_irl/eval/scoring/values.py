@@ -35,7 +35,8 @@ def untrained_rewards(job: ScoringJob) -> TokenValues | None:
         return None
     model = on_best_device(load_reward_model(folder, job.tokenizer, job.config.model.load_in_4bit))
     bar, size = progress_bar("untrained reward"), job.config.eval.batch_size
-    return score_by_length(job.sequences, model.rewards, job.tokenizer.pad_token_id, size, bar, model.device)
+    pad_id = job.tokenizer.pad_token_id
+    return score_by_length(job.sequences, model.rewards, pad_id, size, bar, model.device, is_shared=True)
 
 
 # By the name in methods.METHODS. Each returns N arrays (T,), higher is better, or None if it lacks what it needs.
