@@ -12,15 +12,19 @@ from tests.helpers import warm_python
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The environment with these variables too, and without Hydra's full tracebacks."""
+    return {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | variables
+
+
 def run_python(
-    *arguments: str | Path, cwd: Path = REPOSITORY, python: str | Path = sys.executable, **environment: str
+    *arguments: str | Path, cwd: Path = REPOSITORY, python: str | Path = sys.executable, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python in its own process with additional environment variables and without Hydra's full tracebacks."""
-    inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     return subprocess.run(
         [python, *map(str, arguments)],
         cwd=cwd,
-        env={**inherited, **environment},
+        env=environment(**variables),
         capture_output=True,
         text=True,
         check=False,

@@ -60,7 +60,11 @@ def start() -> None:
     import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    has_gpu = torch.cuda.is_available()
+    if not has_gpu:
+        # The library's own name for it, cpu:0, is one that torch cannot load a checkpoint to.
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    PartialState(cpu=not has_gpu, timeout=TIMEOUT)
 
 
 def stop() -> None:
