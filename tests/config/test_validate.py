@@ -65,6 +65,11 @@ def test_value_out_of_range_names_the_key_and_the_range(key: str, value: str, bo
             ],
             ["model.fast_inference", "model.backend=unsloth"],
         ),
+        (["model.vllm_server=http://node:8000"], ["model.vllm_server", "model.fast_inference=true"]),
+        (
+            ["model.vllm_server=http://node:8000", "model.fast_inference=true", "model.backend=unsloth"],
+            ["model.backend=unsloth", "model.vllm_server=null"],
+        ),
         (["model.policy_name=./nowhere"], ["model.policy_name"]),
         (["model.checkpoint=outputs/nowhere"], ["model.checkpoint", "outputs/nowhere"]),
         (["dataset.path=some.jsonl"], ["dataset.path"]),

@@ -250,6 +250,8 @@ class ModelConfig:
     load_in_4bit: bool = MISSING  # policy and reward model; freezes their weights, so both need LoRA
     dtype: Dtype = MISSING  # what their layers compute in
     fast_inference: bool = MISSING  # sample with vLLM; needs a GPU
+    # URL of the `trl vllm-serve` that samples for all processes; null: vLLM in each process. Needs fast_inference
+    vllm_server: str | None = MISSING
     embedded: EmbeddedModelConfig = MISSING
     policy_lora: LoraConfig = MISSING
 

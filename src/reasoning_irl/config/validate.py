@@ -28,6 +28,7 @@ def validate(config: Any) -> None:
         _check_4bit(config.model)
     if isinstance(config, schema.PolicyTrainConfig):
         _check_policy(config)
+        _check_vllm_server(config.model)
     if isinstance(config, schema.OfflineTrainConfig):
         _check_offline(config)
     if isinstance(config, schema.IRLTrainConfig | schema.OfflineTrainConfig):
@@ -271,6 +272,15 @@ def _check_policy(config: schema.PolicyTrainConfig) -> None:
         raise ConfigError(
             "model.policy_name=embedded only knows the words of dataset.name=arithmetic: use a folder or a hub name"
         )
+
+
+def _check_vllm_server(model: schema.ModelConfig) -> None:
+    if model.vllm_server is None:
+        return
+    if not model.fast_inference:
+        raise ConfigError(f"model.vllm_server={model.vllm_server} samples with vLLM: set model.fast_inference=true")
+    if model.backend == schema.Backend.unsloth:
+        raise ConfigError("model.backend=unsloth starts a vLLM of its own: set model.vllm_server=null")
 
 
 def _check_names(model: schema.ModelConfig | schema.OfflineModelConfig) -> None:

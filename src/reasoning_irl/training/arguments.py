@@ -47,7 +47,7 @@ def trainer_arguments(config: PolicyTrainConfig) -> dict[str, Any]:
 
 def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRPOConfig:
     """The arguments of a trainer that samples groups; `more` are passed to GRPOConfig."""
-    training = config.training
+    training, server = config.training, config.model.vllm_server
     return GRPOConfig(
         output_dir=training.output_dir,
         num_generations=training.num_generations,
@@ -59,6 +59,7 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
         beta=training.beta,
         use_vllm=config.model.fast_inference,
         vllm_importance_sampling_correction=True,  # the default depends on the backend
+        **({"vllm_mode": "server", "vllm_server_base_url": server} if server else {}),
         **trainer_arguments(config),
         **more,
     )

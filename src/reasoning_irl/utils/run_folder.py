@@ -48,6 +48,7 @@ FREE = (
     "training.completions_steps",
     "training.n_completions",
     "guard.",
+    "model.vllm_server",
     "wandb.",
 )
 
