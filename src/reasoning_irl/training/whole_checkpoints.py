@@ -37,7 +37,8 @@ class WholeCheckpoints(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
-        if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+        is_finite = all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad)
+        if not all(processes.gather(is_finite)):  # of sharded weights, each process sees its own
             raise UserError(
                 f"step {self.state.global_step}: weights are not finite, and are not saved; lower "
                 "training.learning_rate, or resume an earlier checkpoint"
