@@ -72,7 +72,7 @@ def test_serving_trains_a_policy_with_the_reward(
 
 HYDRA = {program.script: program.subcommand for program in PROGRAMS if program.script.endswith(".py")}
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
-OTHER_PROGRAMS = {"pip", "conda", "pre-commit", "git"}
+OTHER_PROGRAMS = {"pip", "conda", "pre-commit", "git", "trl"}
 
 
 @pytest.mark.parametrize("line", commands())
@@ -83,6 +83,10 @@ def test_documented_command_is_one_that_the_project_has(
     words = shlex.split(line.replace("SCRIPT.py", "irl_train.py"))
     while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):  # environment
         words = words[1:]
+    if words[0] in ("accelerate", "torchrun"):
+        at = next(n for n, word in enumerate(words) if word in HYDRA)
+        assert all((REPOSITORY / word).is_file() for word in words[:at] if word.endswith(".yaml"))
+        words = ["python", *words[at:]]
     if words[:2] == ["bash", "runner_scripts/0_run_gpu_node.sh"]:
         words = ["python", *words[2:]]
     match words:

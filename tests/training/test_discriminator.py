@@ -1,5 +1,7 @@
 import copy
+import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -444,3 +446,25 @@ def test_likelihood_term_is_only_about_the_experts(make: Make, batch: LabelledBa
 
 def test_every_loss_is_tested() -> None:
     assert [loss.value for loss in ClassifierLoss] == LOSS_NAMES
+
+
+def test_another_process_can_host_the_discriminator(make: Make, batch: LabelledBatch) -> None:
+    """The contract of docs/scaling.md: batches, metrics, rewards and state can be sent as messages."""
+
+    def sent(message: object) -> Any:
+        return pickle.loads(pickle.dumps(message))
+
+    here, there = make(), make()
+    metrics = there.update(sent(batch))
+    assert sent(metrics) == here.update(batch)
+    assert all(type(value) is float for value in metrics.values())
+    rewards = sent(there.rewards(sent(batch.tokens)))
+    assert rewards.shape == batch.tokens.completion_ids.shape
+    assert not rewards[batch.tokens.completion_mask == 0].any()
+    assert torch.equal(rewards, here.rewards(batch.tokens))
+    assert sent(there.trace_scores(rewards, batch.tokens)).shape == (len(batch.tokens),)
+
+    moved = make(seed=1)  # another host goes on
+    moved.model.load_state_dict(sent(there.model.state_dict()))
+    moved.load_state_dict(sent(there.state_dict()))
+    assert moved.update(batch) == here.update(batch)

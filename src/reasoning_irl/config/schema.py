@@ -275,8 +275,8 @@ class DiscriminatorConfig:
     reward_lr_scheduler_type: Schedule = MISSING  # over all updates of the run
     reward_warmup_ratio: float = bounded(0, 1)  # share of those updates over which the rate rises
     reward_max_grad_norm: float = bounded(above=0)  # longer gradients are scaled down to this norm
-    reward_batch_size: int = bounded(1)  # experts per update
-    reward_policy_batch_size: int = bounded(1)  # policy samples per update, including replayed ones
+    reward_batch_size: int = bounded(1)  # experts per update, of all processes together
+    reward_policy_batch_size: int = bounded(1)  # policy samples per update, likewise, including replayed ones
     reward_micro_batch_size: int = bounded(1)  # most sequences per pass; affects memory, not gradients
     disc_label_smoothing: float = bounded(0, 0.999)  # bce: s moves the targets to 1 - s/2 and s/2
     class_balance: bool = MISSING  # bce: experts together weigh as much as all negatives
@@ -352,7 +352,7 @@ class TrainingConfig(RunConfig):
     weight_decay: float = bounded(0)  # AdamW's
     adam_beta2: float = bounded(0, 0.99999)  # AdamW's decay of the squared gradients
     max_grad_norm: float = bounded(above=0)  # longer gradients are scaled down to this norm
-    per_device_train_batch_size: int = bounded(1)  # sequences per forward pass
+    per_device_train_batch_size: int = bounded(1)  # sequences per forward pass, of each process
     gradient_accumulation_steps: int = bounded(1)  # passes per optimiser step
 
 

@@ -47,7 +47,8 @@ def trainer_arguments(config: PolicyTrainConfig) -> dict[str, Any]:
 
 def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRPOConfig:
     """The arguments of a trainer that samples groups; `more` are passed to GRPOConfig."""
-    training, server = config.training, config.model.vllm_server
+    training, url = config.training, config.model.vllm_server
+    server: dict[str, Any] = {"vllm_mode": "server", "vllm_server_base_url": url} if url else {}
     return GRPOConfig(
         output_dir=training.output_dir,
         num_generations=training.num_generations,
@@ -59,7 +60,7 @@ def grpo_arguments(config: IRLTrainConfig | GRPOTrainConfig, **more: Any) -> GRP
         beta=training.beta,
         use_vllm=config.model.fast_inference,
         vllm_importance_sampling_correction=True,  # the default depends on the backend
-        **({"vllm_mode": "server", "vllm_server_base_url": server} if server else {}),
+        **server,
         **trainer_arguments(config),
         **more,
     )
