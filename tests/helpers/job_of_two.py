@@ -50,7 +50,7 @@ AIRL = [
 
 
 def train_discriminator(loss: str, folder: Path) -> Discriminator:
-    """Five updates of a new reward model on batches of unequal traces."""
+    """Five updates of a new reward model on batches of unequal traces, and one on fewer rows than processes."""
     config = compose_tiny([*LOSSES[loss], "model.reward_micro_batch_size=2", "model.reward_learning_rate=1e-3"])
     tokenizer = build_tokenizer(MAX_VALUE)
     set_seed(0)
@@ -65,6 +65,8 @@ def train_discriminator(loss: str, folder: Path) -> Discriminator:
     set_seed(processes.rank())
     for step in range(N_STEPS):
         discriminator.update(labelled(experts[5 * step :], tokenizer.pad_token_id))
+    if loss == "bce":  # the others need a pair
+        discriminator.update(label_batch(experts[:1], [], [], tokenizer.pad_token_id))
     return discriminator
 
 
