@@ -33,15 +33,18 @@ def free_port() -> str:
 
 
 def start_two(folder: Path, run: Path) -> list[subprocess.Popen[str]]:
-    """The processes as torchrun starts them, without its own start-up time."""
+    """The processes as torchrun starts them, without its own start-up time.
+
+    They write to files: one that waits for a full pipe would hold the other.
+    """
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.job_of_two", folder, run],
             cwd=REPOSITORY,
             env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=(folder / f"out-{rank}.txt").open("w"),
+            stderr=subprocess.STDOUT,
             text=True,
         )
         for rank in range(2)
@@ -65,9 +68,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path, run_dir: Path) -> None: 
     two.mkdir()
     started = start_two(two, run_dir)
     job_of_two.run_shared(one, run_dir)
-    for process in started:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    for rank, process in enumerate(started):
+        assert process.wait(timeout=300) == 0, (two / f"out-{rank}.txt").read_text()
 
     # The discriminator alone, with each loss.
     for loss in job_of_two.LOSSES:
@@ -120,22 +122,23 @@ def test_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["irl_train.py", *TINY, *job_of_two.AIRL, f"training.output_dir={run}", "training.max_steps=100000"]
     words += ["training.per_device_train_batch_size=4", "training.save_steps=100000"]
+    output = tmp_path / "out.txt"
     launcher = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port(), *words],
         cwd=REPOSITORY,
         env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output.open("w"),
+        stderr=subprocess.STDOUT,
         text=True,
     )
     log = run / jobs.TRAIN_LOG
     while launcher.poll() is None and not (log.is_file() and len(read_rows(log)) > 2):
         time.sleep(0.2)
-    assert launcher.poll() is None, launcher.communicate()[1]
+    assert launcher.poll() is None, output.read_text()
     processes = running(launcher)
     second = next(p for p in processes if p.environ().get("RANK") == "1")
     second.send_signal(signal.SIGKILL)
-    out, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode != 0
+    assert launcher.wait(timeout=60) != 0
     assert not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert out.count("adversarial IRL (demonstrations)") == 1  # only the main process prints
+    printed = output.read_text()
+    assert printed.count("adversarial IRL (demonstrations)") == 1  # only the main process prints

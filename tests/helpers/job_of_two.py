@@ -3,6 +3,7 @@
 python -m tests.helpers.job_of_two FOLDER RUN, in each of two processes; RUN is a run folder to evaluate.
 """
 
+import faulthandler
 import random
 import shutil
 import sys
@@ -149,6 +150,7 @@ def run_shared(folder: Path, run: Path) -> None:
 
 
 def main(folder: Path, run: Path) -> None:
+    faulthandler.dump_traceback_later(270, exit=True)  # says where a process waits for the other
     torch.set_num_threads(1)
     processes.start()
     run_shared(folder, run)
