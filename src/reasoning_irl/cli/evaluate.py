@@ -12,10 +12,11 @@ def main(config: EvalConfig) -> None:
     from reasoning_irl.models.backend import check_engine
     from reasoning_irl.tracking import check_login, log_evaluation
     from reasoning_irl.utils.processes import is_main
-    from reasoning_irl.utils.run_folder import check_is_run, check_not_evaluated
+    from reasoning_irl.utils.run_folder import check_can_write, check_is_run, check_not_evaluated
 
     check_engine(config.sampling)
     check_login(config.wandb)
+    check_can_write(Path(config.output_dir))
     check_is_run(config.run_dir, None if config.policy_path else config.checkpoint)
     if is_main():  # which writes to it before the others may have looked
         check_not_evaluated(Path(config.output_dir))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_irl.config import schema
-from reasoning_irl.config.validate import nearest_key, unknown_keys, validate
+from reasoning_irl.config.validate import check_values, nearest_key, unknown_keys, validate
 from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.run_folder import CONFIG_FILE, REWARD_MODEL, load_run_config
@@ -88,8 +88,8 @@ def options_of(group: str) -> str:
 
 
 def folder_name(*folders: str | None) -> str:
-    """The name of the first folder that is given."""
-    return Path(next(filter(None, folders))).name
+    """The name of the first folder that is given; empty without one, which is reported later."""
+    return Path(next(filter(None, folders), "")).name
 
 
 def of_run(run_dir: str, key: str, otherwise: int) -> int:
@@ -134,13 +134,17 @@ def to_config(composed: DictConfig, *expected: type[Config]) -> Config:
 
 def load_dataset_config(run_dir: Path) -> schema.DatasetConfig:
     """The typed `dataset` section of a run's configuration. Raises UserError if it cannot be read."""
-    config = load_run_config(run_dir)
+    config, path = load_run_config(run_dir), run_dir / CONFIG_FILE
     if "dataset" not in config:
-        raise UserError(f"{run_dir}/{CONFIG_FILE} has no `dataset`: it is not the configuration of a training run")
-    kind = schema.OfflineDatasetConfig if "samples_path" in config.dataset else schema.DatasetConfig
+        raise UserError(f"{path} has no `dataset`: it is not the configuration of a training run")
     try:
-        dataset = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.to_container(config.dataset, resolve=True))
-        return OmegaConf.to_object(dataset)  # type: ignore[return-value]  # the structured config's own class
-    except OmegaConfBaseException as error:
+        plain = OmegaConf.to_container(config.dataset)
+        kind = schema.OfflineDatasetConfig if "samples_path" in plain else schema.DatasetConfig
+        dataset: schema.DatasetConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))  # type: ignore[assignment]  # the structured config's own class
+        check_values(dataset, "dataset.")
+    except (OmegaConfBaseException, ConfigError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{run_dir}/{CONFIG_FILE}: `dataset` cannot be read: {reason}") from error
+        raise UserError(
+            f"{path}: `dataset` cannot be read: {reason}; mend it by hand, or train again with this version"
+        ) from error
+    return dataset

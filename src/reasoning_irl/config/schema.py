@@ -156,11 +156,17 @@ OnError = StrEnum("OnError", ["raise", "skip"])
 
 
 MAX_SEED = 2**32 - 1  # NumPy's largest
+MAX_COUNT = 2**31 - 1  # of whole numbers without a bound of their own: larger ones overflow, or never end
 
 
 def bounded(low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:
     """A required field whose value is in [low, high] and strictly above `above`; None is always allowed."""
     return field(default=MISSING, metadata={"low": low, "high": high, "above": above})
+
+
+def named() -> Any:
+    """A required text that names a file, a folder, a model or a run: not empty, on one line."""
+    return field(default=MISSING, metadata={"is_name": True})
 
 
 @dataclass
@@ -169,7 +175,7 @@ class WandbConfig:
     entity: str | None = MISSING  # team or user; null: the account's default
     project: str = MISSING  # of W&B
     group: str = MISSING  # by default the run folder's name, for the run and all its evaluations
-    run_name: str = MISSING  # also names the run folder, unless that is given
+    run_name: str = named()  # also names the run folder, unless that is given
     tags: list[str] = MISSING  # of W&B
 
 
@@ -187,11 +193,11 @@ class RewardWandbConfig(TrainWandbConfig):
 class EmbeddedModelConfig:
     """The small Llama built for `policy_name: embedded`."""
 
-    hidden_size: int = bounded(8)  # a multiple of heads
-    layers: int = bounded(1)  # transformer layers
+    hidden_size: int = bounded(8, 8192)  # a multiple of heads
+    layers: int = bounded(1, 256)  # transformer layers
     heads: int = bounded(1)  # attention heads
     initializer_range: float = bounded(above=0)  # standard deviation of the initial weights
-    max_positions: int = bounded(32)  # tokens of prompt and completion
+    max_positions: int = bounded(32, 2**20)  # tokens of prompt and completion
 
 
 @dataclass
@@ -214,9 +220,9 @@ class CountdownConfig:
 @dataclass
 class DatasetConfig:
     name: DatasetName = MISSING
-    path: str | None = MISSING  # training file or folder; null: the data set on the hub, if it is there
+    path: str | None = named()  # training file or folder; null: the data set on the hub, if it is there
     # test file or folder; null: the hub's test split (medreason: a fixed part of its training rows)
-    test_path: str | None = MISSING
+    test_path: str | None = named()
     system_prompt: str = MISSING  # empty: no system message
     n_train: int | None = bounded(1)  # experts to learn from; null: all (generated data needs a number)
     n_heldout: int = bounded(2)  # experts held out from training, for the discriminator's AUROC
@@ -233,7 +239,7 @@ class DatasetConfig:
 
 @dataclass
 class OfflineDatasetConfig(DatasetConfig):
-    samples_path: str = MISSING  # the samples to tell from the experts: a traces file, whose labels are not read
+    samples_path: str = named()  # the samples to tell from the experts: a traces file, whose labels are not read
 
 
 @dataclass
@@ -244,8 +250,8 @@ class LoraConfig:
 
 @dataclass
 class ModelConfig:
-    policy_name: str = MISSING  # `embedded`, a model folder, or a hub name
-    checkpoint: str | None = MISSING  # initial weights instead of policy_name's: a checkpoint, or a run (its newest)
+    policy_name: str = named()  # `embedded`, a model folder, or a hub name
+    checkpoint: str | None = named()  # initial weights instead of policy_name's: a checkpoint, or a run (its newest)
     backend: Backend = MISSING  # library that loads the policy
     load_in_4bit: bool = MISSING  # policy and reward model; freezes their weights, so both need LoRA
     dtype: Dtype = MISSING  # what their layers compute in
@@ -261,7 +267,7 @@ class DiscriminatorConfig:
     """The reward model and its training; names follow the published configuration."""
 
     # a model folder, a hub name, or the run of a reward model to go on from; null: the policy's start
-    reward_name: str | None = MISSING
+    reward_name: str | None = named()
     reward_lora: LoraConfig = MISSING
     reward_layers: int | None = bounded(1)  # layers that are kept, from the first one; null: all
     classifier_loss: ClassifierLoss = MISSING
@@ -322,7 +328,7 @@ class RewardModelConfig(DiscriminatorConfig, ModelConfig):
 class RunConfig:
     """What the training of any model needs."""
 
-    output_dir: str = MISSING  # the run folder; a run is never overwritten
+    output_dir: str = named()  # the run folder; a run is never overwritten
     resume: bool = MISSING  # continue from the run's newest checkpoint
     max_steps: int = bounded(1)  # optimiser steps, or updates of an offline reward
     max_seconds: float | None = bounded(above=0)  # wall time after which a process stops training; null: no limit
@@ -457,6 +463,12 @@ class OfflineTrainConfig:
 
 PolicyTrainConfig = IRLTrainConfig | SFTTrainConfig | GRPOTrainConfig
 TrainConfig = PolicyTrainConfig | OfflineTrainConfig
+ALGORITHM_OF: dict[type, Algorithm] = {
+    IRLTrainConfig: Algorithm.airl,
+    SFTTrainConfig: Algorithm.sft,
+    GRPOTrainConfig: Algorithm.grpo,
+    OfflineTrainConfig: Algorithm.offline,
+}
 
 
 @dataclass
@@ -484,10 +496,10 @@ class EvalConfig:
     """evaluate.py: samples a policy on test problems."""
 
     seed: int = bounded(0, MAX_SEED)  # of sampling and of the bootstrap
-    run_dir: str = MISSING  # the run to evaluate: its data set, and its newest checkpoint as the policy
-    output_dir: str = MISSING  # of traces.jsonl and metrics.json; by default the run's folder
-    checkpoint: str = MISSING  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
-    policy_path: str | None = MISSING  # another policy: a folder or a hub name; null: the run's
+    run_dir: str = named()  # the run to evaluate: its data set, and its newest checkpoint as the policy
+    output_dir: str = named()  # of traces.jsonl and metrics.json; by default the run's folder
+    checkpoint: str = named()  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
+    policy_path: str | None = named()  # another policy: a folder or a hub name; null: the run's
     sampling: SamplingConfig = MISSING
     eval: EvalSettings = MISSING
     wandb: WandbConfig = MISSING
@@ -497,21 +509,21 @@ class EvalConfig:
 class ScorerConfig:
     """The models that score traces; paths that are null are taken from the run."""
 
-    reward_path: str | None = MISSING  # the reward model: a folder, a run, or a hub name
+    reward_path: str | None = named()  # the reward model: a folder, a run, or a hub name
     reward_kind: RewardKind = MISSING  # how the reward model is read
     step_separator: str | None = MISSING  # prm: text inserted after each step, where the model is read
     positive_token: str | None = MISSING  # prm that is a causal language model: its token for a right step
     negative_token: str | None = MISSING  # and for a wrong step
-    frozen_path: str | None = MISSING  # the reward model before training, as a baseline
-    policy_path: str | None = MISSING  # the policy whose log-probability is another baseline
-    sft_path: str | None = MISSING  # a policy after SFT on the same experts: a further baseline; null: none
+    frozen_path: str | None = named()  # the reward model before training, as a baseline
+    policy_path: str | None = named()  # the policy whose log-probability is another baseline
+    sft_path: str | None = named()  # a policy after SFT on the same experts: a further baseline; null: none
     load_in_4bit: bool = MISSING  # the weights of all of them
 
 
 @dataclass
 class ScoringSettings:
-    traces: str | None = MISSING  # a traces file; null: the run's traces.jsonl
-    against: str | None = MISSING  # another model's evaluation of the same traces (output folder or traces file)
+    traces: str | None = named()  # a traces file; null: the run's traces.jsonl
+    against: str | None = named()  # another model's evaluation of the same traces (output folder or traces file)
     on_error: OnError = MISSING  # unusable rows: stop at the first one, or skip them all
     batch_size: int = bounded(1)  # traces scored at once
     n_planted: int = bounded(0)  # expert traces with a planted error, for error localisation; needs a run's data
@@ -526,9 +538,9 @@ class IRLEvalConfig:
     """evaluate_irl.py: scores a traces file with a reward model and measures how good the scores are."""
 
     seed: int = bounded(0, MAX_SEED)  # of the planted errors, the split and the bootstrap
-    run_dir: str | None = MISSING  # a run folder; null: eval.traces and model.reward_path are given instead
-    checkpoint: str = MISSING  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
-    output_dir: str = MISSING  # of the scored traces.jsonl, metrics.json and report.html; by default the run's folder
+    run_dir: str | None = named()  # a run folder; null: eval.traces and model.reward_path are given instead
+    checkpoint: str = named()  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
+    output_dir: str = named()  # of the scored traces.jsonl, metrics.json and report.html; by default the run's folder
     model: ScorerConfig = MISSING
     eval: ScoringSettings = MISSING
     wandb: WandbConfig = MISSING

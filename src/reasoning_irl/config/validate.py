@@ -6,7 +6,9 @@ They run before torch is imported, so that a mistake shows within a second and n
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from reasoning_irl.config import schema
 from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.reading import is_unicode
+
+# Environment variables that no file may contain.
+SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SHORTEST_SECRET = 8  # characters; a shorter value is a placeholder, which texts contain by accident
+LONGEST_NAME = 255  # bytes; of file systems
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def validate(config: Any) -> None:
     """Raises ConfigError for the first invalid value."""
-    for key, value, metadata in _leaves(config):
-        _check_range(key, value, metadata)
+    check_values(config)
+    _check_run_name(config.wandb.run_name)
+    if isinstance(config, schema.EvalConfig):
+        _check_evaluation(config)
     if isinstance(config, schema.IRLEvalConfig):
         _check_scorer(config.model)
     if isinstance(config, schema.TrainConfig):
+        _check_algorithm(config)
         _check_dataset(config.dataset)
         _check_names(config.model)
         _check_4bit(config.model)
@@ -38,6 +51,17 @@ def validate(config: Any) -> None:
         _check_guard(config.guard)
     if isinstance(config, (schema.IRLTrainConfig, schema.GRPOTrainConfig)):
         _check_batches(config)
+
+
+def check_values(node: Any, prefix: str = "") -> None:
+    """Raises ConfigError for the first value of a configuration, or of its part `prefix`, that can never be used."""
+    for key, value, metadata in _leaves(node, prefix):
+        _check_range(key, value, metadata)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, list):
+                raise ConfigError(f"{key}={value} is a list of lists: write the values in one list")
+            if isinstance(text, str):
+                _check_text(key, text, metadata.get("is_name", False))
 
 
 def known_keys(node: type) -> Iterator[str]:
@@ -90,11 +114,49 @@ def _check_range(key: str, value: Any, metadata: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value} is not a finite number")
     low, high, above = (metadata.get(name) for name in ("low", "high", "above"))
+    if isinstance(value, int) and high is None:
+        high = schema.MAX_COUNT
     too_low = (low is not None and value < low) or (above is not None and value <= above)
     if too_low or (high is not None and value > high):
         bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
         bounds += [f"above {above}"] * (above is not None)
         raise ConfigError(f"{key}={value} is out of range: it must be {' and '.join(bounds)}")
+
+
+def _check_text(key: str, text: str, is_name: bool) -> None:
+    for secret in SECRETS:
+        if len(os.environ.get(secret, "")) >= SHORTEST_SECRET and os.environ[secret] in text:
+            raise ConfigError(f"{key} contains the value of {secret}, which would be saved with the run: take it out")
+    if not is_unicode(text) or "\0" in text or (is_name and not text.isprintable()):
+        raise ConfigError(f"{key}={text!a} contains a character that cannot be written: take it out")
+    if is_name and not text.strip():
+        raise ConfigError(f"{key} is empty: give it a value, or null where docs/config.md allows it")
+    if is_name and max(len(part.encode()) for part in Path(text).parts or [""]) > LONGEST_NAME:
+        raise ConfigError(f"{key}={text[:20]}... is too long for the name of a file: at most {LONGEST_NAME} bytes")
+
+
+def _check_run_name(name: str) -> None:
+    """The name is also a folder's, which must be in the folder of all runs."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
+        raise ConfigError(
+            f"wandb.run_name={name} leaves the folder of the runs: use a plain name, and set the run folder itself "
+            "(training.output_dir, run_dir) for another place"
+        )
+
+
+def _check_algorithm(config: schema.TrainConfig) -> None:
+    own = schema.ALGORITHM_OF[type(config)]
+    if config.algorithm != own:
+        raise ConfigError(
+            f"algorithm={config.algorithm}, but these are the keys of {own}: choose another --config-name, "
+            "as docs/experiments.md lists them"
+        )
+
+
+def _check_evaluation(config: schema.EvalConfig) -> None:
+    if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
+        raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
+    _check_models({"policy_path": config.policy_path})
 
 
 def _check_dataset(dataset: schema.DatasetConfig) -> None:
@@ -205,10 +267,8 @@ def _check_scorer(model: schema.ScorerConfig) -> None:
         raise ConfigError("model.positive_token and model.negative_token are compared with each other: set both")
     if model.positive_token is not None and separator is None:
         raise ConfigError("model.positive_token is for a PRM that is a language model: set model.step_separator too")
-    if model.reward_path is not None and _looks_local(model.reward_path) and not Path(model.reward_path).is_dir():
-        raise ConfigError(
-            f"model.reward_path={model.reward_path} does not exist: use a folder, or a hub name (owner/name)"
-        )
+    names = {key: getattr(model, key) for key in ("reward_path", "frozen_path", "policy_path", "sft_path")}
+    _check_models({f"model.{key}": name for key, name in names.items()})
 
 
 def _check_batches(config: schema.IRLTrainConfig | schema.GRPOTrainConfig) -> None:
@@ -291,9 +351,16 @@ def _check_names(model: schema.ModelConfig | schema.OfflineModelConfig) -> None:
         names["reward_name"] = model.reward_name
     if names.get("policy_name") == "embedded":
         del names["policy_name"]
+    _check_models({f"model.{key}": name for key, name in names.items()})
+
+
+def _check_models(names: Mapping[str, str | None]) -> None:
+    """Raises ConfigError for a key that names neither a folder of a model, nor what may be one on the hub."""
     for key, name in names.items():
-        if name is not None and _looks_local(name) and not Path(name).is_dir():
-            raise ConfigError(f"model.{key}={name} does not exist: use a model folder, or a hub name (owner/name)")
+        if name is None or Path(name).is_dir():
+            continue
+        if _looks_local(name) or not _HUB_NAME.fullmatch(name):
+            raise ConfigError(f"{key}={name} does not exist: use a model folder, or a hub name (owner/name)")
 
 
 def _looks_local(name: str) -> bool:

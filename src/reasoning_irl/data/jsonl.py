@@ -1,6 +1,5 @@
 """Reads JSON lines, and your own demonstrations with the keys question, reasoning and answer."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from reasoning_irl.data.records import Record, Row, make_prompt
 from reasoning_irl.text.trace import extract_answer, format_trace, reasoning_span
 from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.reading import parse_json
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -18,32 +18,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}: set dataset.path to a JSON lines file")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield number, parse_object(line)
-                except DataError as error:
-                    raise DataError(f"{path}:{number}: {error}") from None
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield number, parse_object(line)
+                    except DataError as error:
+                        raise DataError(f"{path}:{number}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give a file that you may read") from None
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-    """Parses the JSON object of a line. Raises DataError if it is not an object or contains NaN (not valid JSON)."""
-    try:
-        row = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise DataError("the line is not UTF-8 text; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"the line is not valid JSON ({error.msg} at column {error.colno}); write one JSON object per line"
-        ) from None
+    """Parses the JSON object of a line. Raises DataError, without file and line, if `parse_json` does or it is none."""
+    row = parse_json(line, "the line")
     if not isinstance(row, dict):
         raise DataError(f"the line is a JSON {type(row).__name__}; write one JSON object per line")
     return row
-
-
-def _refuse_constant(name: str) -> None:
-    raise DataError(f"the line contains {name}, which is not valid JSON; write null instead")
 
 
 def own_record(row: Row, system_prompt: str) -> Record:

@@ -1,7 +1,6 @@
 """MedReason (Wu et al., 2025, arXiv:2504.00993): medical multiple choice with reasoning along a knowledge graph."""
 
 import hashlib
-import json
 import re
 from typing import Any
 
@@ -10,6 +9,8 @@ from reasoning_irl.data.records import NoExpertError, Record, Row, make_prompt
 from reasoning_irl.rewards.answers import normalise
 from reasoning_irl.rewards.options import find_options, read_choice, show_options
 from reasoning_irl.text.trace import format_trace, reasoning_span
+from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.reading import parse_json
 
 TEST_SHARE = 0.05
 
@@ -63,8 +64,8 @@ def _options(value: Any) -> dict[str, str]:
         if not value.strip().startswith(("[", "{")):
             return _option_lines(value)
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = parse_json(value.encode(), "the options")
+        except DataError:
             return {}
     texts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     return _lettered([str(text) for text in texts if text is not None])

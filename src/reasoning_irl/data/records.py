@@ -3,6 +3,7 @@
 For the text format of a trace see text/trace.py.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,12 @@ class Row:
     values: dict[str, Any]
 
     def text(self, key: str) -> str:
-        """A value as stripped text; numbers become text. Raises DataError if it is missing or of another type."""
+        """A value as stripped text; finite numbers become text. Raises DataError for a missing or other value."""
         value = self.values.get(key)
         if value is None or value == "" or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{self.where}: the record has no '{key}'; every record needs a text under that key")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise DataError(f"{self.where}: '{key}' is a {type(value).__name__}; write it as text")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{self.where}: '{key}' is {value}, which is no number; write it as text")
         return str(value).strip()

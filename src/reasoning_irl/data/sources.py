@@ -1,6 +1,6 @@
 """Reads rows from a local file or folder, or from a data set on the hub."""
 
-import json
+import codecs
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,11 @@ from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.data.records import NoExpertError, Record, Row
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.reading import parse_json
 
 Parser = Callable[[Row, str], Record]  # (row, system prompt); raises DataError or NoExpertError
+# What the library raises for files that it cannot read; RuntimeError is for a folder with a script, which is never run.
+UNREADABLE = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def _read_file(path: Path, key: str) -> list[Row]:
     if path.suffix == ".parquet":
         try:
             table = datasets.load_dataset("parquet", data_files=str(path), split="train")
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
         return _rows(table, f"{path}: row", path.stem)
     if path.suffix == ".json":
@@ -84,12 +87,10 @@ def _read_file(path: Path, key: str) -> list[Row]:
 
 def _read_json(path: Path) -> list[Row] | None:
     """The rows of a file that is one JSON list; None if it is something else, such as JSON lines."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    data = path.read_bytes()
+    if not data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         return None
-    if not isinstance(values, list):
-        return None
+    values = parse_json(data, str(path))
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise DataError(f"{path}: record {number} is a JSON {type(value).__name__}; write a list of objects")
@@ -101,7 +102,7 @@ def _read_folder(path: Path, hub: HubSet | None, split: str, key: str) -> list[R
         configs = datasets.get_dataset_config_names(str(path))
         config = hub.config if hub and hub.config in configs else None
         splits = datasets.load_dataset(str(path), config)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"the folder {path} cannot be read as a data set ({_first_line(error)}): set {key} to a folder of jsonl, "
             "json or parquet files, or to a single file"
@@ -116,7 +117,7 @@ def _read_folder(path: Path, hub: HubSet | None, split: str, key: str) -> list[R
 def _read_hub(hub: HubSet, split: str, key: str) -> list[Row]:
     try:
         table = datasets.load_dataset(hub.name, hub.config, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"the hub set {hub.name} cannot be read ({_first_line(error)}): set {key}=FILE to a local copy, check the "
             "network or, for a gated set, run `hf auth login`"
@@ -128,5 +129,7 @@ def _rows(table: Any, where: str, name: str) -> list[Row]:
     return [Row(f"{where} {number}", f"{name}-{number}", dict(row)) for number, row in enumerate(table, start=1)]
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
+        return _first_line(error.__cause__)  # its own message names no reason
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -36,7 +36,7 @@ from reasoning_irl.rewards.checking import is_right, vote
 from reasoning_irl.text.token_spans import decode, token_pieces
 from reasoning_irl.text.trace import extract_answer, is_well_formed, step_spans
 from reasoning_irl.utils import processes
-from reasoning_irl.utils.errors import ConfigError, UserError
+from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.programs import command
 from reasoning_irl.utils.progress import progress
@@ -62,8 +62,6 @@ def run_evaluation(config: EvalConfig) -> Metrics:
     the main one writes what a single process would.
     """
     started = time.perf_counter()
-    if max(config.eval.ks, default=1) > config.sampling.n_samples or min(config.eval.ks, default=1) < 1:
-        raise ConfigError(f"eval.ks={config.eval.ks} must be in 1..sampling.n_samples={config.sampling.n_samples}")
     run_dir, output_dir = Path(config.run_dir), Path(config.output_dir)
     if processes.is_main():
         check_not_evaluated(output_dir)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.programs import command
+from reasoning_irl.utils.reading import read_json, read_yaml
 
 CONFIG_FILE, VERSIONS_FILE, TRAIN_LOG = "config.yaml", "versions.json", "train_log.jsonl"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
@@ -58,7 +61,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def check_run_folder(run_dir: Path, *, resume: bool) -> None:
-    """Raises UserError if a new run would overwrite another one, or there is no run to resume."""
+    """Raises UserError if a new run would overwrite another one, cannot be written, or there is no run to resume."""
+    check_can_write(run_dir)
     exists = (run_dir / CONFIG_FILE).exists()
     if resume and not exists:
         raise UserError(f"{run_dir} has no run to resume (no {CONFIG_FILE}): remove training.resume=true to start one")
@@ -67,6 +71,24 @@ def check_run_folder(run_dir: Path, *, resume: bool) -> None:
             f"{run_dir} already contains a run, which is never overwritten: choose another training.output_dir, "
             "remove the folder, or continue that run with training.resume=true"
         )
+
+
+def check_can_write(folder: Path) -> None:
+    """Raises UserError, and leaves nothing behind, if files cannot be written to the folder, which need not exist.
+
+    Nor may they be written among the sources of this package, or around them.
+    """
+    choose = "choose another output folder (training.output_dir, or output_dir of an evaluation)"
+    sources = Path(__file__).resolve().parents[1]
+    try:
+        resolved = folder.resolve()
+        if resolved.is_relative_to(sources) or sources.is_relative_to(resolved):
+            raise UserError(f"{folder} has the sources of this program in it, or is one of their folders: {choose}")
+        there = next(path for path in (resolved, *resolved.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): {choose}") from None
 
 
 def record_run(config: Any, run_dir: Path) -> None:
@@ -80,6 +102,12 @@ def record_run(config: Any, run_dir: Path) -> None:
 def record_resumed(config: Any, run_dir: Path) -> None:
     """Records the settings that a resumed run changes, and names them. Raises UserError for one that it may not."""
     before, now = _flat(load_run_config(run_dir)), _flat(OmegaConf.structured(config))
+    missing = sorted(key for key in now if key not in before and not key.startswith(FREE))
+    if missing:
+        raise UserError(
+            f"{run_dir}/{CONFIG_FILE} lacks {missing[0]}: it is of another kind of run or of an older version, and "
+            "cannot be resumed; start another run from it with model.checkpoint=FOLDER"
+        )
     changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
     for key, (old, new) in changed.items():
         if not key.startswith(FREE):
@@ -87,7 +115,7 @@ def record_resumed(config: Any, run_dir: Path) -> None:
                 f"{run_dir} was started with {key}={old}, and a resumed run cannot change it to {new}: repeat "
                 f"{key}={old}, or start another run"
             )
-        if key == "training.max_steps" and new < old:
+        if key == "training.max_steps" and (not isinstance(old, int) or new < old):
             raise UserError(f"{run_dir} was started with {key}={old}, and {new} is fewer: repeat {key}={old}")
         if key != "training.resume":
             logger.warning("resumed with %s=%s instead of %s", key, new, old)
@@ -197,9 +225,12 @@ def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
             return f"it has no {MANIFEST}, so it was never finished, or is of an older version"
         return None if any((checkpoint / name).is_file() for name in WEIGHTS) else "it has no weights"
     try:
-        files: dict[str, int] = json.loads(manifest.read_text())["files"]
-    except (ValueError, KeyError, TypeError):
+        found = read_json(manifest, "remove the checkpoint")
+    except DataError:
         return f"its {MANIFEST} is damaged"
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(files, dict) or not files:
+        return f"its {MANIFEST} names no files"
     for name, size in files.items():
         path = checkpoint / name
         if not path.is_file():
@@ -238,14 +269,15 @@ def remove_checkpoint(path: Path) -> None:
 def trim_rows(path: Path, last_step: int) -> None:
     """Removes the rows of a log that are of steps after `last_step`, which will be made again, and a torn last row."""
     if path.is_file():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _row_step(line) <= last_step]
-        write_lines_atomically(path, kept)
+        # As bytes: a row may be torn within a character, and a text in it may have line breaks of Unicode.
+        lines = path.read_bytes().splitlines(keepends=True)
+        write_lines_atomically(path, (line.decode() for line in lines if _row_step(line) <= last_step))
 
 
-def _row_step(line: str) -> float:
+def _row_step(line: bytes) -> float:
     try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf  # other values may be NaN
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 
@@ -268,10 +300,13 @@ def load_run_config(run_dir: Path) -> DictConfig:
         raise UserError(
             f"{run_dir} is not a run folder (it has no {CONFIG_FILE}): set run_dir=FOLDER to a finished run"
         )
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is not a configuration: it must contain keys and values")
-    return config
+    return read_yaml(path, "use the file that training wrote")
+
+
+def check_traces(path: Path) -> None:
+    """Raises DataError if there is no traces file of this name."""
+    if not path.is_file():
+        raise DataError(f"traces file {path} not found: run {command('evaluate.py')} first, or set eval.traces=FILE")
 
 
 def check_is_run(folder: str, checkpoint: str | None) -> None:

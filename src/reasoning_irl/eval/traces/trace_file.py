@@ -23,7 +23,7 @@ from reasoning_irl.text.token_spans import decode, pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span
 from reasoning_irl.utils.errors import DataError
 from reasoning_irl.utils.log import logger
-from reasoning_irl.utils.programs import command
+from reasoning_irl.utils.run_folder import check_traces
 
 TEST, VALIDATION = "test", "validation"
 HELD = ("id", "prompt", "question", "completion", "answer", "answer_kind", "format_ok", "first_error_step", "sound")
@@ -112,8 +112,7 @@ def read_traces(
     for example one of more than `window` tokens, is added to `skipped`; without `skipped`, it raises DataError with
     file and line. `system_prompt` is put before each question that has no prompt of its own.
     """
-    if not path.is_file():
-        raise DataError(f"traces file {path} not found: run {command('evaluate.py')} first, or set eval.traces=FILE")
+    check_traces(path)
     skipped = skipped or Skipped(path)
     problems: dict[int, str] = {}  # by line
     names: dict[str, str] = {}
