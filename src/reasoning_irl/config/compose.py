@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -138,7 +138,7 @@ def load_dataset_config(run_dir: Path) -> schema.DatasetConfig:
     if "dataset" not in config:
         raise UserError(f"{path} has no `dataset`: it is not the configuration of a training run")
     try:
-        plain = OmegaConf.to_container(config.dataset)
+        plain: Any = OmegaConf.to_container(config.dataset)
         kind = schema.OfflineDatasetConfig if "samples_path" in plain else schema.DatasetConfig
         dataset: schema.DatasetConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))  # type: ignore[assignment]  # the structured config's own class
         check_values(dataset, "dataset.")

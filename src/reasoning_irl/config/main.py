@@ -28,8 +28,6 @@ from reasoning_irl.utils.errors import ConfigError, UserError
 from reasoning_irl.utils.log import quiet_libraries
 
 GRACE = 10.0  # seconds for which a process that has failed leaves the word to the main one
-
-
 OF_COMPOSITION = (HydraException, OmegaConfBaseException)
 # What they raise for arguments that they do not expect.
 UNEXPECTED = (ValueError, TypeError, OSError, RecursionError)
@@ -76,7 +74,7 @@ def hydra_main(config_name: str, *expected: type) -> Callable[[Callable[[Any], N
             processes.hush()
             with nullcontext() if shows_trace else _one_line(*expected):
                 try:
-                    config = to_config(composed, *expected)
+                    config: Any = to_config(composed, *expected)
                 except OF_COMPOSITION:
                     raise
                 except UNEXPECTED as error:

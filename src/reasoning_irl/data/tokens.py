@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -136,8 +137,19 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, device: torch.devic
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[ChatMessage]) -> tuple[int, ...]:
-    """The ids of a prompt in the model's chat template, up to the start of the assistant's turn."""
-    rendered: Any = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    """The ids of a prompt in the model's chat template, up to the start of the assistant's turn.
+
+    Raises DataError if the template cannot write it.
+    """
+    try:
+        rendered: Any = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:  # the template is a program
+        raise DataError(
+            f"the chat template of {tokenizer.name_or_path} cannot write a prompt ({str(error).splitlines()[0]}): use "
+            "a model whose template takes the roles of the messages, or mend the template"
+        ) from error
     return tuple(rendered["input_ids"])
 
 

@@ -29,6 +29,10 @@ class Reading:
     by: str
     of_step: Platt | None = None
 
+    def __post_init__(self) -> None:
+        if self.aggregation not in (*AGGREGATIONS, PRODUCT) or (self.aggregation == PRODUCT and self.of_step is None):
+            raise ValueError(f"unknown aggregation {self.aggregation!r}, or a product without its calibration")
+
     def score(self, token_values: Values, step_ids: ArrayLike) -> float:
         """The score of a trace from its tokens' values (T,) and the step (T,) of each, from 1."""
         if self.aggregation == PRODUCT:
@@ -50,12 +54,13 @@ class Reading:
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any], method: str) -> "Reading | None":
-        """The reading that `as_metrics` wrote; None without one, or for a product without its calibration."""
+        """The reading that `as_metrics` wrote; None without one, or for one that is not known."""
         name = f"choice/{method}/aggregation"
         curve = metrics.get(f"{name}/steps")
-        if name not in metrics or (metrics[name] == PRODUCT and curve is None):
+        try:
+            return cls(metrics[name], metrics[f"{name}/by"], None if curve is None else Platt(*curve))
+        except (KeyError, TypeError, ValueError):
             return None
-        return cls(metrics[name], metrics[f"{name}/by"], None if curve is None else Platt(*curve))
 
 
 def is_of(metrics: Mapping[str, Any], run: Path, reward: Path) -> bool:

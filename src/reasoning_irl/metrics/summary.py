@@ -12,6 +12,7 @@ from reasoning_irl.metrics.bootstrap import bootstrap_weights, percentiles
 from reasoning_irl.metrics.traces import Floats
 from reasoning_irl.metrics.weighted_statistics import ratio
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.reading import read_json
 from reasoning_irl.utils.run_folder import write_atomically
 
 Metrics = dict[str, Any]
@@ -113,10 +114,7 @@ def read_metrics(path: Path) -> Metrics:
     """The metrics in a file; empty if the file does not exist."""
     if not path.is_file():
         return {}
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error.msg}): remove it, or choose another output_dir") from None
+    metrics = read_json(path, "remove it, or choose another output_dir")
     if not isinstance(metrics, dict):
         raise UserError(f"{path} contains no metrics: remove it, or choose another output_dir=...")
     return metrics

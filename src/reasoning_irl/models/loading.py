@@ -1,5 +1,8 @@
 """Loads policies and tokenizers, and prepares policies for training."""
 
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -56,6 +59,31 @@ def model_of(name: str) -> str:
     return str(newest_checkpoint(Path(name))) if (Path(name) / CONFIG_FILE).is_file() else name
 
 
+@contextmanager
+def reading_model(name: str | Path) -> Iterator[None]:
+    """Around a library's call that reads a model's files: raises UserError, in one line, for files that it cannot read.
+
+    Every error counts, because the libraries raise whatever they stumble over in a broken file, down to a plain
+    Exception of the tokenizers. So does a warning that an adapter's weights are missing: they would be random.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(no_model(str(name), error)) from error
+
+
+def check_complete(name: str | Path, missing: Iterable[str]) -> None:
+    """Raises UserError if weights are missing from a model's files, which would be drawn at random."""
+    if keys := sorted(missing):
+        raise UserError(
+            f"{name} has no weights for {keys[0]}; random ones would be used: give the folder of a whole model"
+        )
+
+
 def local_folder(name: str | Path) -> Path:
     """The folder of this name or, if there is none, the files of the hub repository of this name, downloaded.
 
@@ -76,10 +104,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     Raises UserError if it cannot be loaded or has no chat template.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(no_model(name, error)) from error
+    with reading_model(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if tokenizer.chat_template is None:
         raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
     if tokenizer.pad_token is None:
@@ -96,7 +122,10 @@ def is_adapter(name: str | Path) -> bool:
 
 def base_of(name: str) -> str:
     """The model that an adapter folder adapts; any other name as it is."""
-    return (PeftConfig.from_pretrained(name).base_model_name_or_path or name) if is_adapter(name) else name
+    if not is_adapter(name):
+        return name
+    with reading_model(name):
+        return PeftConfig.from_pretrained(name).base_model_name_or_path or name
 
 
 def compute_dtype(dtype: schema.Dtype, device: torch.device | None = None) -> torch.dtype:
@@ -151,12 +180,14 @@ def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTr
 
 
 def _causal_lm(name: str, in_4bit: bool, frozen: bool, dtype: schema.Dtype) -> PreTrainedModel:
-    auto = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
-    try:
-        model: Any = auto.from_pretrained(name, **weights(in_4bit, frozen, dtype))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(no_model(name, error)) from error
-    return model
+    arguments = {"trust_remote_code": False, **weights(in_4bit, frozen, dtype)}
+    model: Any
+    with reading_model(name):
+        if is_adapter(name):
+            return AutoPeftModelForCausalLM.from_pretrained(name, **arguments)
+        model, info = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **arguments)
+        check_complete(name, info["missing_keys"])
+        return model
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
@@ -230,7 +261,7 @@ def _unsloth_policy(
     from unsloth import FastLanguageModel
 
     lora = model.policy_lora
-    try:
+    with reading_model(source):
         policy, _ = FastLanguageModel.from_pretrained(
             source,
             max_seq_length=max_length,
@@ -243,8 +274,6 @@ def _unsloth_policy(
             # Otherwise Unsloth takes its own quantised copy of a known model, and the adapter names that as its base.
             use_exact_model_name=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(no_model(source, error)) from error
     if lora.rank == 0:
         policy = merged(policy)
         trained_in_float32(policy)
@@ -266,7 +295,7 @@ def _unsloth_policy(
 
 def no_model(name: str, error: Exception) -> str:
     """One-line message for a model that cannot be loaded."""
-    first_line = str(error).strip().splitlines()[0]
+    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if "gated" in str(error).lower():
         return f"{name} is gated: accept its licence on its hub page and run `hf auth login`, or use a local folder"
-    return f"cannot load {name}: {first_line} Use a model folder, or a hub name you have access to."
+    return f"cannot load {name}: {first_line.rstrip('.')}. Use a model folder, or a hub name you have access to."

@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -59,11 +60,12 @@ from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.granularity import back_fill, ends_step, read_mask, segment_mean, step_kinds
 from reasoning_irl.models.loading import (
     base_of,
+    check_complete,
     compute_dtype,
     is_adapter,
     load_tokenizer,
     local_folder,
-    no_model,
+    reading_model,
     trained_in_float32,
     weights,
 )
@@ -72,6 +74,7 @@ from reasoning_irl.text.token_spans import pieces_at, spans_of, step_ids
 from reasoning_irl.text.trace import Span, step_spans
 from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.reading import read_json
 from reasoning_irl.utils.run_folder import CONFIG_FILE, METRICS_FILE, REWARD_MODEL, newest_checkpoint
 
 LIKELIHOOD_FILE = "likelihood_head.safetensors"
@@ -411,15 +414,18 @@ def build_reward_model(
     layers are kept, from the first one. Raises UserError if the model has fewer, or cannot be loaded.
     """
     base = base_of(name)
-    try:
-        config = AutoConfig.from_pretrained(base, num_labels=1)
+    with reading_model(name):
+        config = AutoConfig.from_pretrained(base, num_labels=1, trust_remote_code=False)
         if n_layers is not None:
             _keep_layers(config, n_layers, name)
-        backbone = AutoModelForTokenClassification.from_pretrained(
-            base, config=config, **weights(in_4bit, frozen, spec.dtype)
+        backbone, info = AutoModelForTokenClassification.from_pretrained(
+            base,
+            config=config,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **weights(in_4bit, frozen, spec.dtype),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(no_model(name, error)) from error
+        check_complete(name, (key for key in info["missing_keys"] if not key.startswith("score.")))
     nn.init.normal_(backbone.score.weight, std=SCORE_STD[spec.head])
     if backbone.score.bias is not None:
         nn.init.zeros_(backbone.score.bias)
@@ -432,11 +438,12 @@ def build_reward_model(
 
 def _with_adapter(backbone: PreTrainedModel, folder: str) -> PeftModel:
     """The backbone with a language model's adapter, to be trained further; the score head is saved with it."""
-    adapter = PeftConfig.from_pretrained(folder)
-    adapter.task_type, adapter.inference_mode = TaskType.TOKEN_CLS, False
-    adapted: Any = get_peft_model(backbone, adapter)
-    # The language model has no score head: the new one stays as it is.
-    set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted) | load_peft_weights(folder))
+    with reading_model(folder):
+        adapter = PeftConfig.from_pretrained(folder)
+        adapter.task_type, adapter.inference_mode = TaskType.TOKEN_CLS, False
+        adapted: Any = get_peft_model(backbone, adapter)
+        # The language model has no score head: the new one stays as it is.
+        set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted) | load_peft_weights(folder))
     return adapted
 
 
@@ -449,22 +456,39 @@ def load_reward_model(
     """
     spec = load_spec(folder)
     tokenizer = tokenizer or load_tokenizer(str(folder))
-    if (folder / "adapter_config.json").is_file():
-        # Trainable, so that a resumed run can continue training.
-        backbone = AutoPeftModelForTokenClassification.from_pretrained(
-            folder, is_trainable=True, num_labels=1, **weights(in_4bit, True, spec.dtype)
-        )
-        trained_in_float32(backbone)
-    else:
-        backbone = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    with reading_model(folder):
+        backbone = _saved_backbone(folder, spec, in_4bit)
+        likelihood = _saved_likelihood(folder, backbone) if has_likelihood(spec.head) else None
     _without_dropout(backbone)
-    likelihood = None
-    if has_likelihood(spec.head):
-        tensors = load_file(folder / LIKELIHOOD_FILE)
-        tied = "output_matrix" not in tensors
-        matrix = backbone.get_input_embeddings().weight if tied else nn.Parameter(tensors["output_matrix"])
-        likelihood = LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
     return RewardModel(backbone, likelihood, spec, tokenizer).eval()
+
+
+def _saved_backbone(folder: Path, spec: RewardSpec, in_4bit: bool) -> Any:
+    arguments: dict[str, Any] = {"num_labels": 1, "trust_remote_code": False}
+    if is_adapter(folder):
+        # Trainable, so that a resumed run can continue training.
+        arguments |= weights(in_4bit, True, spec.dtype)
+        adapted = AutoPeftModelForTokenClassification.from_pretrained(folder, is_trainable=True, **arguments)
+        trained_in_float32(adapted)
+        return adapted
+    backbone, info = AutoModelForTokenClassification.from_pretrained(
+        folder, output_loading_info=True, dtype=torch.float32, **arguments
+    )
+    check_complete(folder, info["missing_keys"])
+    return backbone
+
+
+def _saved_likelihood(folder: Path, backbone: Any) -> LikelihoodHead:
+    tensors = load_file(folder / LIKELIHOOD_FILE)
+    embeddings = backbone.get_input_embeddings().weight
+    tied = "output_matrix" not in tensors
+    matrix = embeddings if tied else nn.Parameter(tensors["output_matrix"])
+    if matrix.shape != embeddings.shape:
+        raise UserError(
+            f"{folder / LIKELIHOOD_FILE} has an output matrix of shape {tuple(matrix.shape)} for a model of "
+            f"{tuple(embeddings.shape)}: give the folder as it was saved"
+        )
+    return LikelihoodHead(matrix, tied, tensors["scale"].item(), tensors["bias"].item())
 
 
 def load_trained(model: RewardModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -478,19 +502,30 @@ def load_trained(model: RewardModel, folder: Path, tokenizer: PreTrainedTokenize
 
 def load_spec(folder: Path) -> RewardSpec:
     """Loads how a saved reward model is read. Raises UserError if the folder is not a reward model."""
-    if not (folder / SPEC_FILE).is_file():
+    path = folder / SPEC_FILE
+    if not path.is_file():
         raise UserError(
             f"{folder} is not a reward model (no {SPEC_FILE}): use the reward_model folder of an AIRL checkpoint"
         )
-    fields = json.loads((folder / SPEC_FILE).read_text())
-    enums = {
-        "head": RewardHead(fields["head"]),
-        "granularity": Granularity(fields["granularity"]),
-        # Older ones lack these.
-        "logit": DiscriminatorLogit(fields.get("logit", DiscriminatorLogit.token)),
-        "dtype": Dtype(fields.get("dtype", Dtype.auto)),
-    }
-    return RewardSpec(**{**fields, **enums, "reading": _reading_of(fields.get("reading"))})
+    remedy = "use the folder as training saved it"
+    fields = read_json(path, remedy)
+    try:
+        # Older ones lack `logit` and `dtype`.
+        spec = RewardSpec(**{**fields, **{name: kind(fields[name]) for name, kind in _ENUMS.items() if name in fields}})
+        spec = replace(spec, reading=_reading_of(fields.get("reading")))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # other keys or values, or no object at all
+        raise UserError(f"{path} does not say how the model is read ({error}): {remedy}") from error
+    if not isinstance(spec.interval, int) or spec.interval < 1 or not isinstance(spec.system_prompt, str):
+        raise UserError(f"{path} has another kind of value as its interval or system_prompt: {remedy}")
+    return spec
+
+
+_ENUMS: dict[str, type[StrEnum]] = {
+    "head": RewardHead,
+    "granularity": Granularity,
+    "logit": DiscriminatorLogit,
+    "dtype": Dtype,
+}
 
 
 def _reading_of(fields: dict[str, Any] | None) -> Reading | None:
@@ -528,8 +563,8 @@ def check_continued(folder: Path, spec: RewardSpec, lora: LoraConfig, n_layers: 
             raise UserError(
                 f"{folder} was trained with model.{key}={getattr(known, name)}: set it so, or start from another model"
             )
-    adapter = folder / "adapter_config.json"
-    rank = json.loads(adapter.read_text())["r"] if adapter.is_file() else 0
+    with reading_model(folder):
+        rank = PeftConfig.from_pretrained(folder).r if is_adapter(folder) else 0  # type: ignore[attr-defined]  # of LoRA
     if rank != lora.rank:
         raise UserError(f"{folder} has an adapter of rank {rank} (0: none): set model.reward_lora.rank={rank}")
     if n_layers is not None:
@@ -559,7 +594,8 @@ def _likelihood_head(backbone: PreTrainedModel, name: str) -> LikelihoodHead:
     if backbone.config.tie_word_embeddings:
         embeddings: Any = backbone.get_input_embeddings().weight
         return LikelihoodHead(embeddings, tied=True)
-    causal = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.dtype)
+    with reading_model(name):
+        causal = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.dtype, trust_remote_code=False)
     matrix: Any = causal.get_output_embeddings().weight
     return LikelihoodHead(matrix, tied=False)
 

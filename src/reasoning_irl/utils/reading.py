@@ -1,4 +1,4 @@
-"""Reads the JSON and YAML of people and other programs: whatever the text is, it is a value or one line that says why not.
+"""Reads the JSON and YAML of people and other programs: any text is either a value, or one line that says why not.
 
 Values that could not be written again are refused here, so that no job fails at its end: numbers that are not finite,
 and halves of surrogate pairs. So are texts that two programs may read differently: an object that names a key twice.

@@ -42,7 +42,7 @@ from reasoning_irl.data.tokens import NO_LIMIT, TokenBatch, TokenSequence, encod
 from reasoning_irl.eval.scoring.generation import on_best_device, token_logprobs
 from reasoning_irl.metrics.traces import TokenValues, Values
 from reasoning_irl.models.batches import Progress, score_by_length
-from reasoning_irl.models.loading import base_of, is_adapter, load_policy, no_model, weights
+from reasoning_irl.models.loading import base_of, check_complete, is_adapter, load_policy, reading_model, weights
 from reasoning_irl.models.reward_model import SPEC_FILE, find_reward_model, load_reward_model, load_spec
 from reasoning_irl.text.token_spans import spans_of
 from reasoning_irl.utils.errors import ConfigError, DataError, UserError
@@ -94,10 +94,8 @@ class ScorerSpec:
         Without a chat template of its own, a prompt is the question and a line break.
         """
         name = str(tokenizer_folder(Path(self.name)) or self.name)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise UserError(no_model(name, error)) from error
+        with reading_model(name):
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if not tokenizer.is_fast:
             raise UserError(
                 f"the tokenizer of {name} has no character offsets: give a model with a fast tokenizer (tokenizer.json)"
@@ -154,17 +152,11 @@ class ScorerSpec:
     def _model(self, auto: Any) -> PreTrainedModel:
         """The model with all weights from its files; a missing head would be initialised at random."""
         arguments = weights(self.settings.load_in_4bit, frozen=True)
-        try:
+        with reading_model(self.name):
             model, info = auto.from_pretrained(
                 self.name, output_loading_info=True, trust_remote_code=False, **arguments
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(no_model(self.name, error)) from error
-        if info["missing_keys"]:
-            raise UserError(
-                f"{self.name} has no weights for {min(info['missing_keys'])}; random ones would give random scores: "
-                "give the folder of a trained reward model"
-            )
+            check_complete(self.name, info["missing_keys"])
         model.config.use_cache = False
         return on_best_device(model.eval())
 
@@ -383,10 +375,8 @@ def spread(values: Values, ends: Sequence[int], n_tokens: int) -> list[float]:
 
 
 def _config(name: str) -> PreTrainedConfig:
-    try:
+    with reading_model(name):
         return AutoConfig.from_pretrained(base_of(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(no_model(name, error)) from error
 
 
 def _window(config: PreTrainedConfig) -> int | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reasoning_irl.data.alignment import carry
 from reasoning_irl.data.jsonl import read_jsonl
-from reasoning_irl.eval.traces.trace_file import Skipped, Trace, problem_of
+from reasoning_irl.eval.traces.trace_file import Skipped, Trace, check_row, problem_of
 from reasoning_irl.metrics.summary import Metrics, read_metrics
 from reasoning_irl.metrics.traces import Values
 from reasoning_irl.text.token_spans import spans_of
@@ -51,7 +51,11 @@ def other_rewards(path: Path, traces: Sequence[Trace], skipped: Skipped) -> tupl
     found: dict[int, NDArray[np.float32]] = {}
     for line, row in read_jsonl(path):
         # Identical completions of a problem have identical rewards, so the first row is used for all of them.
-        for place in places.pop((problem_of(row), str(row.get("completion"))), ()):
+        try:
+            check_row(row)
+        except DataError as error:
+            raise DataError(f"{path}:{line}: {error}") from None
+        for place in places.pop((problem_of(row), row["completion"]), ()):
             try:
                 tokens, rewards = _checked(row)
             except DataError as error:
@@ -71,6 +75,9 @@ def _checked(row: dict[str, Any]) -> tuple[list[str], list[float]]:
     tokens, rewards = row.get("tokens"), row.get("token_rewards")
     if not tokens or not rewards:
         raise DataError("the trace lacks 'tokens' or 'token_rewards': use a file written by evaluate_irl.py")
+    for values, of in ((tokens, str), (rewards, int | float)):
+        if not isinstance(values, list) or not all(isinstance(value, of) for value in values):
+            raise DataError("'tokens' must be a list of texts, and 'token_rewards' of numbers: score the traces again")
     if len(tokens) != len(rewards) or "".join(tokens) != row["completion"]:
         raise DataError("'tokens' and 'token_rewards' do not match 'completion': score the traces again")
     return tokens, rewards

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_irl.utils.errors import UserError
+from reasoning_irl.data.jsonl import parse_object
+from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.run_folder import to_jsonl, write_atomically
 
 TraceRow = dict[str, Any]
@@ -27,7 +28,7 @@ class PartialTraces:
             write_atomically(path, head)
             return
         with path.open("rb") as file:
-            if file.readline().decode() != head:
+            if file.readline() != head.encode():
                 raise UserError(
                     f"{path} belongs to an unfinished evaluation with other settings: finish it with the same command, "
                     "set another output_dir=FOLDER, or delete the file"
@@ -36,7 +37,11 @@ class PartialTraces:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self._places.setdefault(str(json.loads(line)["id"]), []).append((offset, len(line)))
+                try:
+                    problem = str(parse_object(line)["id"])
+                except (DataError, KeyError) as error:
+                    raise UserError(f"{path} is damaged ({error}): delete it to sample again") from None
+                self._places.setdefault(problem, []).append((offset, len(line)))
                 offset += len(line)
         offset = min([offset, *(places[0][0] for problem, places in self._places.items() if not self.has(problem))])
         self._places = {problem: places for problem, places in self._places.items() if places[-1][0] < offset}

@@ -116,9 +116,13 @@ def read_traces(
     skipped = skipped or Skipped(path)
     problems: dict[int, str] = {}  # by line
     names: dict[str, str] = {}
+    questions: dict[str, str] = {}  # by problem
     tried: list[bool] = []
     for line, row in plain_rows(path, skipped, lines):
-        problem = problem_of(row)
+        problem, asked = problem_of(row), _messages(row)[-1]["content"]
+        if questions.setdefault(problem, asked) != asked:
+            skipped.add(line, f"id {problem} has another question than before; give each question an id of its own")
+            continue
         problems[line] = names.setdefault(problem, problem)
         if row.get("token_ids") and len(tried) < N_TRIED:
             tried.append(_are_tokens_of(tokenizer, row))
@@ -189,6 +193,8 @@ class _Reader:
 
     def _prompt(self, row: TraceRow, problem: str) -> tuple[int, ...]:
         if self._has_own_ids and row.get("prompt_ids"):
+            if not _in_vocabulary(self._tokenizer, row["prompt_ids"]):
+                raise DataError("'prompt_ids' are not the reward model's tokens: remove prompt_ids and token_ids")
             return tuple(row["prompt_ids"])
         if problem not in self._encoded:
             self._encoded[problem] = encode_prompt(self._tokenizer, _messages(row, self._system_prompt))
@@ -220,8 +226,13 @@ def check_row(row: TraceRow) -> None:
     prompt = row.get("prompt")
     if not row.get("question") and not prompt:
         raise DataError("the trace has no 'question' (or 'prompt'); each line needs one")
+    for key in ("question", "answer"):
+        if not isinstance(row.get(key), str | int | float | None) or isinstance(row.get(key), bool):
+            raise DataError(f"'{key}' is a {type(row[key]).__name__}; write it as text")
+    if not isinstance(row.get("id"), str | int | None) or isinstance(row.get("id"), bool):
+        raise DataError(f"'id' is a {type(row['id']).__name__}; write it as text or as a whole number")
     if isinstance(prompt, list):
-        if not prompt or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in prompt):
+        if not prompt or not all(map(_is_message, prompt)):
             raise DataError("'prompt' must be text, or a list of chat messages with role and content")
     elif prompt is not None and not isinstance(prompt, str):
         raise DataError(f"'prompt' is a {type(prompt).__name__}; write it as text or as a list of chat messages")
@@ -232,6 +243,9 @@ def check_row(row: TraceRow) -> None:
         raise DataError(f"'completion' is a {type(row['completion']).__name__}; write it as text")
     if row["correct"] not in (True, False, None):
         raise DataError("'correct' must be true, false or null")
+    for key in ("truncated", "sound", "format_ok"):
+        if not isinstance(row.get(key), bool | None):
+            raise DataError(f"'{key}' must be true or false, or omitted")
     if row.get("split") not in (VALIDATION, TEST, None):
         raise DataError("'split' must be validation or test, or omitted")
     step = row.get("first_error_step")
@@ -249,8 +263,18 @@ def check_row(row: TraceRow) -> None:
         ("token_entropies", int | float, "numbers"),
     ):
         values = row.get(key)
-        if values is not None and not (isinstance(values, list) and all(isinstance(value, of) for value in values)):
+        is_list = isinstance(values, list)
+        if values is not None and not (is_list and all(isinstance(v, of) and not isinstance(v, bool) for v in values)):
             raise DataError(f"'{key}' must be a list of {what}, or omitted")
+    if step is not None and row.get("steps") and step > len(row["steps"]):
+        raise DataError(f"'first_error_step' is {step}, but there are {len(row['steps'])} 'steps'")
+    for key in ("token_logprobs", "token_entropies"):
+        if row.get(key) and row.get("token_ids") and len(row[key]) != len(row["token_ids"]):
+            raise DataError(f"'{key}' has {len(row[key])} values for {len(row['token_ids'])} 'token_ids': remove it")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))
 
 
 def steps_of(row: TraceRow) -> list[Span]:
