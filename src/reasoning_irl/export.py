@@ -13,7 +13,7 @@ from typing import Any
 
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.programs import command
-from reasoning_irl.utils.run_folder import load_run_config
+from reasoning_irl.utils.run_folder import check_can_write, load_run_config
 
 
 def export(run: Path, target: Path, licence: str | None = None) -> None:
@@ -21,6 +21,9 @@ def export(run: Path, target: Path, licence: str | None = None) -> None:
 
     What the run's evaluation chose is saved with the model; `licence` is for the model card.
     """
+    check_can_write(target)
+    if target.is_file():
+        raise UserError(f"{target} is a file: choose another folder")
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is not empty and would be overwritten: choose another folder")
     load_run_config(run)

@@ -1,5 +1,6 @@
 """Weights & Biases logging, if `wandb.mode` enables it. Everything logged there is in local files too."""
 
+import math
 import netrc
 import os
 import secrets
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from reasoning_irl.config.schema import EvalConfig, IRLEvalConfig, TrainConfig, WandbConfig, WandbMode
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.processes import is_main
 
 ID_FILE = "wandb_run_id.txt"  # in the folder of a training run
@@ -32,7 +34,10 @@ def check_login(config: WandbConfig) -> None:
     if wandb_mode(config) != WandbMode.online or os.environ.get("WANDB_API_KEY"):
         return
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    hosts = netrc.netrc(path).hosts if path.is_file() else {}
+    try:
+        hosts = netrc.netrc(path).hosts if path.is_file() else {}
+    except (netrc.NetrcParseError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): mend it, or set wandb.mode=offline") from None
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].partition("/")[0]
     if server not in hosts:
         raise UserError(
@@ -92,11 +97,14 @@ def log_table(name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
 
 
 def log_histogram(name: str, values: Sequence[float], step: int) -> None:
-    """Logs a histogram to W&B, if a run is open."""
+    """Logs a histogram to W&B, if a run is open, without the values that are not finite, which a warning counts."""
     import wandb
 
-    if wandb.run is not None:
-        wandb.log({name: wandb.Histogram(values), "train/global_step": step})
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < len(values):
+        logger.warning("step %d: %d values of %s are not finite", step, len(values) - len(finite), name)
+    if wandb.run is not None and finite:
+        wandb.log({name: wandb.Histogram(finite), "train/global_step": step})
 
 
 def log_artifact(run: Any, kind: str, path: Path) -> None:

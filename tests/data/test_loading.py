@@ -119,7 +119,7 @@ def test_limits_fit_themselves_to_small_data(
 ) -> None:
     """Trap: a first try with 20 records of one's own fails on defaults meant for thousands."""
     path = write(tmp_path / "train.jsonl", [own(n) for n in range(20)])
-    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(20)])
+    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(100, 120)])
     chosen = replace(dataset, name=DatasetName.jsonl, path=path, test_path=test_path, n_heldout=100)
     with caplog.at_level(logging.INFO):
         data = load_train(chosen)
@@ -137,7 +137,7 @@ def test_limits_fit_themselves_to_small_data(
 
 def test_too_few_records_are_an_error(tmp_path: Path, dataset: DatasetConfig) -> None:
     path = write(tmp_path / "train.jsonl", [own(n) for n in range(2)])
-    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(3)])
+    test_path = write(tmp_path / "test.jsonl", [own(n) for n in range(100, 103)])
     chosen = replace(dataset, name=DatasetName.jsonl, path=path, test_path=test_path)
     with pytest.raises(DataError, match="2 experts leave none to learn from, 2 held out"):
         load_train(chosen)

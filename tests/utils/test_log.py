@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.reward_model import RewardModel
+from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import is_unexpected
 
 
@@ -39,7 +40,7 @@ def test_new_score_head_is_expected(
 
 
 @pytest.mark.parametrize(("as_reward", "missing"), [(True, "model.layers.1.mlp.up_proj.weight"), (False, "lm_head")])
-def test_missing_weights_are_reported(
+def test_missing_weights_are_reported_and_refused(
     embedded_folder: Path,
     make_reward_model: Callable[..., RewardModel],
     records: list[logging.LogRecord],
@@ -52,10 +53,8 @@ def test_missing_weights_are_reported(
     (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     weights = load_file(tmp_path / "model.safetensors")  # with tied embeddings, so without lm_head
     save_file({k: v for k, v in weights.items() if k != missing}, tmp_path / "model.safetensors", {"format": "pt"})
-    if as_reward:
-        make_reward_model(name=tmp_path)
-    else:
-        load_policy(str(tmp_path))
+    with pytest.raises(UserError, match=f"has no weights for {missing}"):
+        make_reward_model(name=tmp_path) if as_reward else load_policy(str(tmp_path))
     (report,) = records
     assert "MISSING" in report.getMessage()
     assert is_unexpected(report)

@@ -171,6 +171,9 @@ def _one_line(*expected: type) -> Iterator[None]:
 
 def explain(error: Exception, *expected: type) -> str:
     """One line for a composition error: the key, its allowed values, the closest existing key, and what to do."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):  # of one of our resolvers
+            return str(cause)
     message = _explain(error, *expected)
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, message)), None)
     return f"{message.rstrip('.')}: {advice}" if advice else message

@@ -106,7 +106,8 @@ class TrainData:
 def load_train(dataset: DatasetConfig) -> TrainData:
     """The experts. `expert_error_rate` of the training experts get a planted error, the held-out ones never.
 
-    Raises DataError if a file or a record cannot be used, or if there are too few experts.
+    Raises DataError if a file or a record cannot be used, if there are too few experts, or if test questions are among
+    theirs.
     """
     source = DATASETS[dataset.name]
     if isinstance(source, GeneratedSet):
@@ -115,6 +116,7 @@ def load_train(dataset: DatasetConfig) -> TrainData:
         records = source.generate(dataset, "train", N_GENERATED_TEST, dataset.n_train + dataset.n_heldout)
     else:
         records = _read_train(source, dataset)
+        _check_not_tested(records, source, dataset)
         random.Random(dataset.seed).shuffle(records)
     n_heldout = _fitting(dataset.n_heldout, len(records))
     if n_heldout < dataset.n_heldout:
@@ -188,6 +190,19 @@ def _read_test(source: FileSet, dataset: DatasetConfig) -> list[Record]:
         raise DataError(f"dataset.test_path={dataset.test_path} is the training file: give another one")
     rows = read_rows(dataset.test_path, source.hub, "test", "dataset.test_path")
     return to_records(rows, source.parse, dataset.system_prompt)
+
+
+def _check_not_tested(records: Sequence[Record], source: FileSet, dataset: DatasetConfig) -> None:
+    """Raises DataError if a training question is also in the test file, before anything is learnt from it."""
+    if not dataset.test_path or _is_training_file(dataset):  # the latter is refused where the test data are read
+        return
+    tested = {record.question for record in _read_test(source, dataset)}
+    shared = [record for record in records if record.question in tested]
+    if shared:
+        raise DataError(
+            f"{len(shared)} of the {len(records)} training questions are also in dataset.test_path={dataset.test_path} "
+            f"(the first is that of record {shared[0].id}): remove them from one of the two"
+        )
 
 
 def _is_training_file(dataset: DatasetConfig) -> bool:

@@ -181,13 +181,17 @@ def load_policy(name: str, in_4bit: bool = False, frozen: bool = False) -> PreTr
 
 def _causal_lm(name: str, in_4bit: bool, frozen: bool, dtype: schema.Dtype) -> PreTrainedModel:
     arguments = {"trust_remote_code": False, **weights(in_4bit, frozen, dtype)}
-    model: Any
+    auto: Any = AutoPeftModelForCausalLM if is_adapter(name) else AutoModelForCausalLM
     with reading_model(name):
         if is_adapter(name):
-            return AutoPeftModelForCausalLM.from_pretrained(name, **arguments)
-        model, info = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **arguments)
+            adapted: PreTrainedModel = auto.from_pretrained(
+                name, **arguments
+            )  # has the interface of the model it wraps
+            return adapted
+        model, info = auto.from_pretrained(name, output_loading_info=True, **arguments)
         check_complete(name, info["missing_keys"])
-        return model
+        whole: PreTrainedModel = model
+        return whole
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

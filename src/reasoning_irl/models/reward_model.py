@@ -564,7 +564,8 @@ def check_continued(folder: Path, spec: RewardSpec, lora: LoraConfig, n_layers: 
                 f"{folder} was trained with model.{key}={getattr(known, name)}: set it so, or start from another model"
             )
     with reading_model(folder):
-        rank = PeftConfig.from_pretrained(folder).r if is_adapter(folder) else 0  # type: ignore[attr-defined]  # of LoRA
+        adapter: Any = PeftConfig.from_pretrained(str(folder)) if is_adapter(folder) else None
+    rank = 0 if adapter is None else adapter.r
     if rank != lora.rank:
         raise UserError(f"{folder} has an adapter of rank {rank} (0: none): set model.reward_lora.rank={rank}")
     if n_layers is not None:

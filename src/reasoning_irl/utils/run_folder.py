@@ -85,7 +85,7 @@ def check_can_write(folder: Path) -> None:
         if resolved.is_relative_to(sources) or sources.is_relative_to(resolved):
             raise UserError(f"{folder} has the sources of this program in it, or is one of their folders: {choose}")
         there = next(path for path in (resolved, *resolved.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=there):  # fails in a file as well
             pass
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): {choose}") from None

@@ -168,7 +168,9 @@ def test_non_canonical_tokens_are_kept(tmp_path: Path) -> None:
     rows = sampled_rows(COARSE)
     letters = [COARSE.convert_tokens_to_ids(letter) for letter in "42"]
     assert COARSE("42")["input_ids"] != letters
-    rows.append({**rows[0], "id": "odd", "completion": "42", "token_ids": letters, "tokens": None})
+    rows.append(
+        {**rows[0], "id": "odd", "completion": "42", "token_ids": letters, "tokens": None, "token_logprobs": None}
+    )
     trace = read(write_rows(tmp_path / "t.jsonl", rows))[-1]
     assert trace.sequence.completion_ids == tuple(letters)
     assert trace.pieces == ["4", "2"]
@@ -184,7 +186,7 @@ def test_token_texts_of_an_earlier_scoring_are_not_read(tmp_path: Path) -> None:
 
 def test_ids_that_do_not_decode_to_the_completion_are_an_error(tmp_path: Path) -> None:
     rows = sampled_rows(COARSE)
-    rows[1]["token_ids"] = [9]
+    rows[1] |= {"token_ids": [9], "token_logprobs": None}
     with pytest.raises(DataError, match=r"t\.jsonl:2: 'token_ids' are not the reward model's tokens"):
         read(write_rows(tmp_path / "t.jsonl", rows))
 
