@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 from reasoning_irl.config.schema import EvalConfig, IRLTrainConfig, WandbMode
-from reasoning_irl.tracking import check_login, log_evaluation, wandb_mode
+from reasoning_irl.tracking import check_login, log_evaluation, log_histogram, wandb_mode
 from reasoning_irl.training import jobs
 from reasoning_irl.training.run import run_training
 from reasoning_irl.utils.errors import UserError
@@ -31,6 +32,7 @@ SMALL = [
     "model.reward_policy_batch_size=4",
     "guard.enabled=false",
 ]
+SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 3, "HF_TOKEN": "hf_" + "aBcDeFgH" * 4}
 NAMED = ["wandb.mode=offline", "wandb.run_name=mine", "wandb.group=ours", "wandb.tags=[a,b]", "wandb.project=p"]
 Tiny = Callable[..., IRLTrainConfig]
 
@@ -84,7 +86,11 @@ def artifacts_of(records: list[wandb_internal_pb2.Record]) -> list[Any]:
     ]
 
 
-def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
+def test_offline_run_has_name_config_curves_and_completions_and_no_key(
+    tiny_config: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
     named = [*NAMED, "wandb.log_reward_model=true"]
     jobs.train_airl(tiny_config([*SMALL, *named, f"training.output_dir={tmp_path / 'run'}"]))
     records = read_run(tmp_path / "run")
@@ -107,6 +113,11 @@ def test_offline_run_has_name_config_curves_and_completions(tiny_config: Tiny, t
     assert sum(histogram["policy/token_rewards.values"]) > 0, sorted(histogram)
     (reward,) = [artifact for artifact in artifacts_of(records) if artifact.type == "reward_model"]
     assert "config.json" in {entry.path for entry in reward.manifest.contents}
+    shown = "".join(capfd.readouterr())
+    written = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for secret in SECRETS.values():
+        assert [path for path, data in written.items() if secret.encode() in data] == []
+        assert secret not in shown
 
 
 def test_without_wandb_local_files_have_curves_and_completions(tiny_config: Tiny, tmp_path: Path) -> None:
@@ -196,3 +207,18 @@ def test_logged_samples_say_whether_they_are_right_by_their_own_record(tiny_conf
     rows = read_rows(tmp_path / "run" / "completions.jsonl")
     assert [row["correct"] for row in rows] == [False, False, True, False, False, True]
     assert rows[2]["prompt"] != rows[5]["prompt"]
+
+
+def test_histogram_leaves_out_what_is_not_finite_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Trap: one NaN among the rewards of a step, on which NumPy's histogram raises, ends hours of training."""
+    with wandb.init(mode="offline", dir=tmp_path):
+        log_histogram("rewards", [1.0, float("nan"), 2.0, float("inf")], 3)
+        log_histogram("rewards", [float("nan")], 4)
+    assert [record.getMessage() for record in caplog.records if "finite" in record.getMessage()] == [
+        "step 3: 2 values of rewards are not finite",
+        "step 4: 1 values of rewards are not finite",
+    ]
+    (histogram,) = [
+        row for record in read_run(tmp_path) if record.HasField("history") for row in [items(record.history.item)]
+    ]
+    assert sum(histogram["rewards.values"]) == 2

@@ -155,7 +155,7 @@ def _arguments(given: dict[str, Any], folder: Path) -> str:
     with _environment(environment):
         if given.get("whole"):
             return run_program(program, words)
-        to_config(_overridden(CONFIG_NAMES[program], words), *SCHEMAS.values())
+        to_config(overridden(program, words), *SCHEMAS.values())
     raise AssertionError("the arguments were accepted")
 
 
@@ -183,10 +183,10 @@ def _composed(name: str) -> DictConfig:
     return compose_raw(name)
 
 
-def _overridden(name: str, words: list[str]) -> DictConfig:
+def overridden(program: str, words: list[str]) -> DictConfig:
     """The composed config with overrides of keys applied, as Hydra does after composing, which is the slow part."""
     overrides = OverridesParser.create().parse_overrides(words)
-    config = deepcopy(_composed(name))
+    config = deepcopy(_composed(CONFIG_NAMES[program]))
     ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
     return config
 

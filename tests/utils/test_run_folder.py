@@ -1,5 +1,6 @@
 """Run folders: finding checkpoints, and writing without losing what is there."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.run_folder import (
     MANIFEST,
     PART,
+    check_can_write,
     check_run_folder,
     checkpoint_to_resume,
     find_checkpoint,
@@ -120,6 +122,25 @@ def test_rows_that_will_be_made_again_and_torn_rows_are_removed(tmp_path: Path) 
     assert path.read_text() == ""
     trim_rows(tmp_path / "nothing.jsonl", 2)
     assert not (tmp_path / "nothing.jsonl").exists()
+
+
+def test_rows_with_any_character_are_kept_and_one_torn_within_a_character_is_removed(tmp_path: Path) -> None:
+    """Traps: a line break of Unicode in a text, which cuts its row in two; NaN, as a skipped step logs it."""
+    path = tmp_path / "completions.jsonl"
+    kept = [json.dumps({"step": 1, "text": "a\u2028b\x85c", "loss": float("nan")}, ensure_ascii=False) + "\n"] * 2
+    torn = '{"step": 2, "text": "é'.encode()[:-1]
+    path.write_bytes("".join(kept).encode() + torn)
+    trim_rows(path, 2)
+    assert path.read_bytes().decode() == "".join(kept)
+
+
+def test_folder_that_cannot_be_written_is_an_error_and_nothing_is_left_in_others(tmp_path: Path) -> None:
+    check_can_write(tmp_path / "new" / "run")
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=r"cannot be written .*: choose another output folder"):
+            check_can_write(folder)
 
 
 def test_run_config_must_be_a_config(tmp_path: Path) -> None:
