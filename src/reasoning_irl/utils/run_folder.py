@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.programs import command
-from reasoning_irl.utils.reading import read_json, read_yaml
+from reasoning_irl.utils.reading import read_yaml
 
 CONFIG_FILE, VERSIONS_FILE, TRAIN_LOG = "config.yaml", "versions.json", "train_log.jsonl"
 RECORDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "reasoning_irl")
@@ -225,8 +225,8 @@ def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
             return f"it has no {MANIFEST}, so it was never finished, or is of an older version"
         return None if any((checkpoint / name).is_file() for name in WEIGHTS) else "it has no weights"
     try:
-        found = read_json(manifest, "remove the checkpoint")
-    except DataError:
+        found = json.loads(manifest.read_bytes())  # a score may be NaN
+    except (ValueError, RecursionError):
         return f"its {MANIFEST} is damaged"
     files = found.get("files") if isinstance(found, dict) else None
     if not isinstance(files, dict) or not files:
