@@ -363,7 +363,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "cut": lambda own, name, size: (own / name).write_bytes((own / name).read_bytes()[:size]),
     "set": _set,
     "tensor": _tensor,
-    "pickle": lambda own, name: (own / name).write_bytes(pickle.dumps({"weight": Payload()})),
+    "pickle": lambda own, name: (own / name).write_bytes(pickle.dumps({"weight": Payload()}, protocol=2)),
 }
 
 
