@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast, set_seed
 
+from reasoning_irl.utils.log import QUIET
 from tests.corpus.__main__ import page
 from tests.corpus.cases import CASES, ENVIRONMENT, PWNED, Case, outcome, save_run, words_of
 from tests.helpers.commands import REPOSITORY, run_python
@@ -23,11 +24,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Hydra's programs set up the root logger."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    """The programs set up the root logger, and quieten the libraries'."""
+    loggers = [logging.getLogger(name) for name in (None, "transformers.modeling_utils", *QUIET)]
+    before = [(logger, list(logger.handlers), list(logger.filters), logger.level) for logger in loggers]
     yield
-    root.handlers[:], root.level = handlers, level
+    for logger, handlers, filters, level in before:
+        logger.handlers[:], logger.filters[:], logger.level = handlers, filters, level
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}")
