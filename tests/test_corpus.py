@@ -29,7 +29,8 @@ def _logging_as_before() -> Iterator[None]:
     before = [(logger, list(logger.handlers), list(logger.filters), logger.level) for logger in loggers]
     yield
     for logger, handlers, filters, level in before:
-        logger.handlers[:], logger.filters[:], logger.level = handlers, filters, level
+        logger.handlers[:], logger.filters[:] = handlers, filters
+        logger.setLevel(level)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}")
