@@ -167,7 +167,7 @@ def test_written_numbers_are_read_again(whole: int, cents: int) -> None:
 
 
 @PROFILE
-@given(hostile)
+@given(st.one_of(traces, hostile))
 def test_equations_are_where_their_spans_say(text: str) -> None:
     for equation in find_equations(text):
         assert read_decimal(text[slice(*equation.left_span)]) == equation.left
