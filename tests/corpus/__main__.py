@@ -5,7 +5,7 @@ from tests.corpus.cases import CASES, KINDS, TITLES, Case
 INTRODUCTION = f"""# What bad input ends in
 
 Written by `python -m tests.corpus > docs/errors.md` from the {len(CASES)} entries of [tests/corpus](../tests/corpus),
-all of which `python -m pytest tests/test_corpus.py` tries. Each ends in one line on stderr, `error: ...`, with exit
+all of which `pytest tests/test_corpus.py` tries. Each ends in one line on stderr, `error: ...`, with exit
 code 2, and mostly before a model is loaded; `HYDRA_FULL_ERROR=1` shows the traceback instead. The second column is a
 part of that line.
 """
