@@ -51,15 +51,24 @@ def test_mean_of_the_auroc_starts_at_chance_and_runs() -> None:
     assert skips(guard) is None
 
 
-def test_other_means_count_once_they_have_settled() -> None:
+@pytest.mark.parametrize("limit", [{"on_min_auroc": Reaction.stop}, {"min_entropy": 1.0, "min_auroc": None}])
+@pytest.mark.parametrize(("smoothing", "n"), [(0.75, 4), (0.8, 5), (0.9, 10)])
+def test_other_means_count_once_they_have_settled(limit: dict[str, Any], smoothing: float, n: int) -> None:
     """Trap: a run that is rolled back or stopped because of its first, noisy step."""
-    limits = replace(ONLY_AUROC, smoothing=0.75, min_auroc=None, min_entropy=1.0, on_min_entropy=Reaction.stop)
-    guard = CollapseGuard(limits)
-    for _ in range(3):
-        guard.update(entropy=0.1)
+    guard = CollapseGuard(replace(ONLY_AUROC, smoothing=smoothing, on_min_entropy=Reaction.stop, **limit))
+    for _ in range(n - 1):
+        guard.update(entropy=0.1, auroc=0.1)
         assert guard.decide() == {}
-    guard.update(entropy=0.1)
+    guard.update(entropy=0.1, auroc=0.1)
     assert guard.decide().keys() == {Reaction.stop}
+
+
+def test_skipped_step_is_not_throttled_too() -> None:
+    """Trap: neither model changes any more, and nothing ever will."""
+    limits = {"max_auroc": 0.9, "on_max_auroc": Reaction.throttle, "max_length_correlation": 0.5}
+    guard = CollapseGuard(replace(ONLY_AUROC, on_max_length_correlation=Reaction.skip, **limits))  # type: ignore[arg-type]
+    guard.update(auroc=0.99, length_correlation=0.8)
+    assert guard.decide().keys() == {Reaction.skip}
 
 
 @pytest.mark.parametrize(
@@ -104,10 +113,12 @@ def test_alarm_is_told_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
 def test_state_goes_through_json_and_counts_rollbacks(caplog: pytest.LogCaptureFixture) -> None:
     limits = replace(ONLY_AUROC, smoothing=0.7, on_min_auroc=Reaction.roll_back)
     guard, other = CollapseGuard(limits), CollapseGuard(limits)
-    guard.update(auroc=1 / 3, entropy=2.1)
+    for _ in range(3):
+        guard.update(auroc=1 / 3, entropy=2.1)
     guard.decide()
     state = json.loads(json.dumps(guard.state_dict()))
-    assert not state["is_good"]
+    assert not guard.is_good(state)
+    assert CollapseGuard(replace(limits, min_auroc=0.3)).is_good(state)  # the limits may have changed
     other.roll_back(state)
     caplog.clear()
     assert (other.means, other.n_rollbacks) == (guard.means, 1)
@@ -205,12 +216,15 @@ def test_rolled_back_run_goes_on_from_the_last_good_checkpoint(run: Run, monkeyp
 
 
 def test_adapters_are_rolled_back(run: Run) -> None:
+    """A limit that is set when the run is resumed, between the entropies of the last checkpoint and an earlier one."""
     words = ["model.policy_lora.rank=4", "model.reward_lora.rank=2", "training.learning_rate=0.01"]
     words += ["training.beta=0.1", "training.save_steps=1"]
     bad = run("adapters", *ON, *words, "training.max_steps=3")
-    good, guard = bad.with_name("checkpoint-2"), bad / "guard.json"
-    guard.write_text(guard.read_text().replace('"is_good": true', '"is_good": null'))  # of the same size
-    alarm = ["guard.min_entropy=99", "guard.on_min_entropy=roll_back"]
+    first, second, last = logged(bad, "policy/entropy")
+    limit = (max(first, second) + last) / 2
+    good = bad.with_name(f"checkpoint-{2 if second > limit else 1}")
+    assert last < limit
+    alarm = [f"guard.min_entropy={limit}", "guard.on_min_entropy=roll_back"]
     back = run("adapters", *ON, *words, *alarm, "training.max_steps=4", "training.resume=true")
     for name in ("", "reward_model"):
         before, wrong, after = (load_file(c / name / "adapter_model.safetensors") for c in (good, bad, back))

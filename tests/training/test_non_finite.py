@@ -33,7 +33,7 @@ def test_gradient_that_is_not_finite_changes_nothing_and_its_batch_is_kept(
     assert not same(one, three)
     assert kept(last.parent) == ["step-2-gradient-1.safetensors"]
     with safe_open(last.parent / "non_finite" / "step-2-gradient-1.safetensors", "pt") as file:
-        assert file.metadata() == {"reason": "the gradient is not finite, so nothing is changed"}
+        assert file.metadata() == {"reason": "the gradient is not finite, so no weight is changed"}
         assert file.get_tensor("0.input_ids").shape == file.get_tensor("0.labels").shape
 
 
@@ -47,6 +47,18 @@ def test_run_whose_gradients_stay_non_finite_ends_and_keeps_its_checkpoint(
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_micro_batches_are_kept_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: the library gives all of a step the same tensor of counts, and one file cannot hold it twice."""
+    at_step(monkeypatch, {1}, spoil)
+    words = ["training.gradient_accumulation_steps=2", "training.per_device_train_batch_size=4"]
+    checkpoint = run("halves", *words, "training.max_steps=2")
+    (name,) = kept(checkpoint.parent)
+    with safe_open(checkpoint.parent / "non_finite" / name, "pt") as file:
+        assert {key.partition(".")[0] for key in file.keys()} == {"0", "1"}  # noqa: SIM118 (not a dictionary)
+    # JSON has no NaN.
+    assert "NaN" not in (checkpoint.parent / "train_log.jsonl").read_text()
+
+
 def test_rewards_that_are_not_finite_skip_the_policy_step(run: Run) -> None:
     """Trap: NaN advantages, and a log that JSON and W&B cannot read."""
     checkpoint = run("infinite", "model.disc_temperature=1e-45", "model.clip_reward_model=false", "training.beta=0")
@@ -54,7 +66,7 @@ def test_rewards_that_are_not_finite_skip_the_policy_step(run: Run) -> None:
     assert logged(checkpoint, "policy/skipped") == [1.0, 1.0]
     assert logged(checkpoint, "policy/reward_mean") == [0.0, 0.0]
     assert logged(checkpoint, "discriminator/heldout_auroc") == [0.5, 0.5]
-    assert kept(checkpoint.parent) == ["step-1-reward-1.safetensors", "step-2-reward-2.safetensors"]
+    assert kept(checkpoint.parent) == ["step-1-reward-1.safetensors", "step-2-reward-1.safetensors"]
     with safe_open(checkpoint.parent / "non_finite" / "step-1-reward-1.safetensors", "pt") as file:
         assert not file.get_tensor("0.rewards").isfinite().all()
 
@@ -72,6 +84,23 @@ def test_count_starts_anew_after_a_step_that_went_well(tmp_path: Path) -> None:
             steps.went_well("gradient")
         else:
             steps.skipped("gradient", step, "it is not finite", [{"ids": torch.ones(1)}])
+
+
+def test_no_batch_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Trap: of several updates in a step, the first and the last are not finite."""
+    steps = NonFiniteSteps(tmp_path)
+    for is_finite in (False, True, False):
+        if is_finite:
+            steps.went_well("discriminator")
+        else:
+            steps.skipped("discriminator", 7, "it is not finite", [{"ids": torch.ones(1)}])
+    assert len(kept(tmp_path)) == 2
+
+
+def test_batch_that_cannot_be_kept_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "non_finite").write_text("a file")
+    NonFiniteSteps(tmp_path).skipped("reward", 1, "it is not finite", [{"ids": torch.ones(1)}])
+    assert "the batch cannot be kept" in caplog.text
 
 
 def test_batches_do_not_fill_the_disk(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from reasoning_irl.config.schema import IRLTrainConfig
+from reasoning_irl.config.schema import IRLTrainConfig, OfflineTrainConfig
 from reasoning_irl.training import jobs
 from reasoning_irl.training.preflight import Footprint, check_room, policy_footprint, reward_footprint
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.sizes import GIB, amount, size_of
 from tests.helpers.airl_runs import SMALL, Run
-from tests.helpers.configs import compose_tiny
+from tests.helpers.configs import compose_config, compose_tiny
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -43,11 +43,50 @@ def test_frozen_weights_count_in_the_precision_they_are_loaded_in(embedded_folde
 
     half, four_bit = resident(), resident("model.load_in_4bit=true")
     n_frozen = (half - four_bit) / (2 - 0.516)
-    config: IRLTrainConfig = compose_tiny()
+    config: IRLTrainConfig = compose_tiny(["training.beta=0"])
     whole = policy_footprint(config, str(embedded_folder))
     n_all = whole.saved / 12  # weights and two moments in float32
     assert whole.resident == n_all * 16
     assert n_frozen == pytest.approx(n_all, rel=0.01)
+
+
+def test_frozen_layers_have_no_gradients_and_are_saved(embedded_folder: Path) -> None:
+    def footprint(n_frozen: int) -> Footprint:
+        words = ["model.reward_lora.rank=0", f"model.reward_frozen_layers={n_frozen}", "dataset.name=arithmetic"]
+        words += ["dataset.n_train=40"]
+        files = [f"model.reward_name={embedded_folder}", f"dataset.samples_path={embedded_folder}/config.json"]
+        config = compose_config("offline_irl_train", OfflineTrainConfig, *words, *files)
+        return reward_footprint(config, str(embedded_folder))
+
+    none, one = footprint(0), footprint(1)
+    n_frozen = none.n_trained - one.n_trained
+    assert n_frozen > 0.3 * none.n_trained  # the embeddings and a layer of two
+    assert none.resident - one.resident == 12 * n_frozen
+    assert none.saved - one.saved == 8 * n_frozen
+
+
+def test_model_that_cannot_be_estimated_is_left_to_loading(
+    run: Run, embedded_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trap: an estimate that refuses in its own words, or with a traceback, what loading would explain."""
+    other = shutil.copytree(embedded_folder, tmp_path / "other")
+    (other / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(UserError, match="cannot load"):
+        run("of_images", f"model.reward_name={other}")
+    assert "disk:" not in capsys.readouterr().out
+
+
+def test_run_that_is_refused_can_be_started_with_the_same_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: Usage(1, 0, 0))
+        with pytest.raises(UserError, match="a checkpoint takes about"):
+            run("again")
+    assert run("again").name == "checkpoint-2"
+
+
+def test_file_system_that_does_not_say_its_size_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 0))
+    check_room(Footprint(0, 2 * GIB, 0), compose_tiny().training, steps_left=50)
 
 
 def test_line_is_printed_before_models_load(
@@ -69,8 +108,8 @@ def test_line_is_printed_before_models_load(
     [
         ("null", 11 * GIB, None),
         ("null", 9 * GIB, "5 checkpoints take about 10.0 GiB, and 9.0 GiB are free"),
-        ("1", 7 * GIB, None),
-        ("1", 5 * GIB, "3 checkpoints take about 6.0 GiB"),
+        ("1", 9 * GIB, None),
+        ("1", 7 * GIB, "4 checkpoints take about 8.0 GiB"),
     ],
 )
 def test_warns_if_the_checkpoints_do_not_fit(
@@ -80,25 +119,25 @@ def test_warns_if_the_checkpoints_do_not_fit(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 0, free))
     config = compose_tiny([f"training.save_total_limit={limit}", "training.save_steps=10"])
-    check_room(Footprint(0, 2 * GIB), config.training, steps_left=50)
+    check_room(Footprint(0, 2 * GIB, 0), config.training, steps_left=50)
     assert (expected in caplog.text) if expected else not caplog.text
 
 
 def test_refuses_a_disk_that_holds_not_one_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, GIB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 0, GIB))
     with pytest.raises(UserError, match=r"takes about 2\.0 GiB, and .* has 1\.0 GiB free: use another"):
-        check_room(Footprint(0, 2 * GIB), compose_tiny().training, steps_left=50)
+        check_room(Footprint(0, 2 * GIB, 0), compose_tiny().training, steps_left=50)
 
 
 def test_refuses_models_that_are_larger_than_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = namedtuple("gpu", "total_memory")(80 * GIB)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: gpu)
-    check_room(Footprint(80 * GIB, 0), compose_tiny().training, steps_left=1)
+    check_room(Footprint(80 * GIB, 0, 0), compose_tiny().training, steps_left=1)
     with pytest.raises(UserError, match=r"at least 80\.1 GiB, and the GPU has 80\.0 GiB: use adapters"):
-        check_room(Footprint(round(80.1 * GIB), 0), compose_tiny().training, steps_left=1)
+        check_room(Footprint(round(80.1 * GIB), 0, 0), compose_tiny().training, steps_left=1)
 
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0.0 MiB"), (GIB // 2, "512.0 MiB"), (3 * GIB // 2, "1.5 GiB")])

@@ -1,6 +1,5 @@
 """Which checkpoints are kept and which is the best, and what happens if one cannot be written."""
 
-import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_irl.training.retention import Retention, writing
 from reasoning_irl.utils.errors import UserError
@@ -35,6 +35,7 @@ def saving(tmp_path: Path) -> Callable[..., Save]:
             write_rows(tmp_path / "train_log.jsonl", rows[:step])
             part = tmp_path / PART / f"checkpoint-{step}"
             part.mkdir(parents=True)
+            (part / "model.safetensors").write_text("weights")
             retention.save(part, tmp_path / part.name)
 
         return save
@@ -72,7 +73,6 @@ def test_best_one_is_kept_by_the_mean_since_the_last_checkpoint(
         assert chosen_checkpoint(tmp_path, "newest").name == f"checkpoint-{step}"
     assert names(tmp_path) == [best, "checkpoint-8"]
     assert chosen_checkpoint(tmp_path, "best").name == best
-    assert json.loads((tmp_path / best / "checkpoint.json").read_text())["scores"].keys() == {"score"}
 
 
 def test_of_equal_ones_the_newest_is_the_best(saving: Callable[..., Save], tmp_path: Path) -> None:
@@ -83,13 +83,33 @@ def test_of_equal_ones_the_newest_is_the_best(saving: Callable[..., Save], tmp_p
     assert chosen_checkpoint(tmp_path, "best").name == "checkpoint-2"
 
 
-def test_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
+def test_metric_that_is_never_logged_is_an_error_that_names_those_that_are(
     saving: Callable[..., Save], tmp_path: Path
 ) -> None:
     save = saving(Retention(tmp_path, 1, "scroe", True), [1.0, 2.0])
-    with pytest.raises(UserError, match=r"best_metric=scroe was not logged.*resume with one of loss, score, or"):
+    with pytest.raises(UserError, match=r"best_metric=scroe was not logged in 2 steps: resume with one of loss, score"):
         save(2)
     assert names(tmp_path) == ["checkpoint-2"]
+
+
+def test_checkpoint_before_which_the_metric_was_not_logged_is_not_the_best(
+    saving: Callable[..., Save], tmp_path: Path
+) -> None:
+    """Trap: a run that ends between two logged steps, or whose steps were skipped."""
+    save = saving(Retention(tmp_path, 1, "score", True), [0.2, 0.5, None, 0.1])
+    for step in (1, 2, 3, 4):
+        save(step)
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_best_one_by_a_metric_that_is_chosen_later_is_known(saving: Callable[..., Save], tmp_path: Path) -> None:
+    """A resumed run may choose another metric: what was saved before is compared by it too."""
+    values = [0.9, 0.1, 0.2]
+    save = saving(Retention(tmp_path, None, None, True), values)
+    save(1)
+    save(2)
+    saving(Retention(tmp_path, 1, "score", True), values)(3)
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-3"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +167,15 @@ def test_first_checkpoint_that_cannot_be_written(tmp_path: Path, limit_files: Ca
     with pytest.raises(UserError, match=r"needs more than .* and resume it, which starts it anew"), writing(part):
         save_file({"weight": torch.zeros(1000)}, part / "model.safetensors")
     assert not part.exists()
+
+
+def test_each_librarys_error_of_a_full_disk_is_known(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Trap: tokenizers raises a plain Exception."""
+    part = tmp_path / PART / "checkpoint-2"
+    part.mkdir(parents=True)
+    (part / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"could not be written .*No space left"), writing(part):
+        tokenizer.save_pretrained(part)
 
 
 def test_other_errors_are_not_hidden(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_job_prints_lines_instead_of_dictionaries(
 
     train("quiet")
     printed, bar = capsys.readouterr(), "| 0/2 ["
-    assert [line.split()[0] for line in printed.out.splitlines()] == ["step", "1/2", "2/2"]
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["memory:", "step", "1/2", "2/2"]
     assert bar not in printed.err
     assert {"loss", "grad_norm", "epoch"} <= read_rows(tmp_path / "quiet/train_log.jsonl")[0].keys()
     with caplog.at_level(logging.DEBUG, "reasoning_irl"):

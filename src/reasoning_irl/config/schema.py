@@ -496,7 +496,7 @@ class EvalConfig:
     """evaluate.py: samples a policy on test problems."""
 
     seed: int = bounded(0, MAX_SEED)  # of sampling and of the bootstrap
-    run_dir: str = named()  # the run to evaluate: its data set, and its newest checkpoint as the policy
+    run_dir: str = named()  # the run to evaluate: its data set, and its checkpoint as the policy
     output_dir: str = named()  # of traces.jsonl and metrics.json; by default the run's folder
     checkpoint: str = named()  # of the run: newest, best (of training.best_metric), or a name such as checkpoint-100
     policy_path: str | None = named()  # another policy: a folder or a hub name; null: the run's

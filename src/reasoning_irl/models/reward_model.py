@@ -493,11 +493,17 @@ def _saved_likelihood(folder: Path, backbone: Any) -> LikelihoodHead:
 
 def load_trained(model: RewardModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Sets the trained weights of a reward model, in place, to those that it saved in a folder."""
-    saved = dict(load_reward_model(folder, tokenizer).named_parameters())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(saved[name])
+    if isinstance(model.backbone, PeftModel):
+        set_peft_model_state_dict(model.backbone, load_peft_weights(str(folder), device="cpu"))
+        saved = _saved_likelihood(folder, model.backbone) if model.likelihood is not None else None
+    else:
+        whole = load_reward_model(folder, tokenizer)
+        model.backbone.load_state_dict(whole.backbone.state_dict())
+        saved = whole.likelihood
+    if model.likelihood is not None and saved is not None:
+        with torch.no_grad():
+            model.likelihood.scale.copy_(saved.scale)
+            model.likelihood.bias.copy_(saved.bias)
 
 
 def load_spec(folder: Path) -> RewardSpec:

@@ -46,6 +46,7 @@ from reasoning_irl.training.policy_trainer import PolicyTrainer
 from reasoning_irl.training.reward_checkpoint import load_training_state, save_reward_checkpoint
 from reasoning_irl.utils import processes
 from reasoning_irl.utils.log import logger
+from reasoning_irl.utils.reading import read_json
 from reasoning_irl.utils.run_folder import REWARD_MODEL, step_of, whole_checkpoints
 
 GUARD_FILE = "guard.json"  # in a checkpoint: the guard's state
@@ -154,7 +155,8 @@ class AIRLTrainer(PolicyTrainer):
                 out["importance_sampling_ratio"], tokens.completion_ids.shape, self.num_generations
             )
         self._metrics["train"]["policy/skipped"].append(float(self.skip_policy_step))
-        self._monitor_rewards(rewards, tokens)
+        # After a rollback, the samples are of the policy that was given up.
+        self._monitor_rewards(rewards, tokens, is_watched=Reaction.roll_back not in reactions)
         step, n = self.state.global_step + 1, self.num_generations
         records = [inputs[row // (n + 1) * n] for row in range(len(tokens))] if with_expert else inputs
         self.completions.write(step, self._tokenizer, tokens, records, rewards, batch["advantages"])
@@ -394,10 +396,10 @@ class AIRLTrainer(PolicyTrainer):
         state = load_training_state(good)
         load_keeping_rates(self.discriminator.optimizer, state["discriminator"]["optimizer"])
         self.replay.load_state_dict(state["replay"])
-        self.guard.roll_back(json.loads((good / GUARD_FILE).read_text()))
+        self.guard.roll_back(_guard_state(good))
         self._metrics["train"]["guard/rolled_back_to"].append(float(step_of(good)))
 
-    def _monitor_rewards(self, rewards: Tensor, tokens: TokenBatch) -> None:
+    def _monitor_rewards(self, rewards: Tensor, tokens: TokenBatch, *, is_watched: bool) -> None:
         lengths = torch.tensor(processes.union(tokens.completion_mask.sum(1).tolist()))
         scores = torch.tensor(processes.union(self.discriminator.trace_scores(rewards, tokens).tolist()))
         metrics = {
@@ -406,17 +408,18 @@ class AIRLTrainer(PolicyTrainer):
             "policy/completion_length": lengths.float().mean().item(),
         }
         correlation = pearson(scores.tolist(), lengths.tolist())
-        self.guard.update(length_correlation=correlation)
+        if is_watched:
+            self.guard.update(length_correlation=correlation)
         if correlation is not None:
             metrics["policy/reward_length_correlation"] = correlation
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)
 
     def _good_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was saved without an alarm."""
+        """The newest checkpoint that the guard, with its present limits, can go back to."""
         assert self.args.output_dir is not None
         found = whole_checkpoints(Path(self.args.output_dir), to_resume=True)
-        return next((path for path in found if _is_good(path)), None)
+        return next((path for path in found if self.guard.is_good(_guard_state(path))), None)
 
     # ---- checkpoints
 
@@ -444,7 +447,7 @@ class AIRLTrainer(PolicyTrainer):
         self.discriminator.load_state_dict(state["discriminator"])
         self.experts.load_state_dict(state["experts"])
         self.replay.load_state_dict(state["replay"])
-        self.guard.load_state_dict(json.loads((folder / GUARD_FILE).read_text()))
+        self.guard.load_state_dict(_guard_state(folder))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Leaves out the metrics of library internals that this trainer replaces, which would mislead."""
@@ -465,8 +468,9 @@ def load_keeping_rates(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
         group["lr"] = rate
 
 
-def _is_good(checkpoint: Path) -> bool:
-    return bool(json.loads((checkpoint / GUARD_FILE).read_text())["is_good"])
+def _guard_state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = read_json(checkpoint / GUARD_FILE, "start another run with model.checkpoint=FOLDER")
+    return state
 
 
 def _shuffled(n: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Trainer callbacks: a local log with one JSON line per logged step, a time limit, SIGTERM."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from reasoning_irl.utils.processes import from_main, gather
 
 
 def append_step(path: Path, step: int, seconds: float, logs: Mapping[str, Any]) -> None:
-    """Appends the line of one logged step to a file."""
+    """Appends the line of one logged step to a file, without values that are not finite, which JSON does not have."""
+    finite = {name: value for name, value in logs.items() if not isinstance(value, float) or math.isfinite(value)}
     with path.open("a") as file:
-        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **logs}) + "\n")
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **finite}) + "\n")
 
 
 def seconds_before(log: Path) -> float:

@@ -32,7 +32,7 @@ class RunningMean:
 
     @property
     def is_settled(self) -> bool:
-        return self._has_start or self.n * (1 - self._smoothing) >= 1
+        return self._has_start or self.n >= round(1 / (1 - self._smoothing))
 
 
 class Limit(NamedTuple):
@@ -47,12 +47,12 @@ class Limit(NamedTuple):
 class CollapseGuard:
     """Compares running means with their limits, and says at each step how to react.
 
-    The mean of the AUROC starts at chance, so that one lucky draw does not open the guard; the others start at their
-    first value and count once they have settled.
+    A mean starts at its first value and counts once it has settled. If steps are skipped at chance, that of the AUROC
+    starts there and counts at once, so that one lucky draw does not open the guard.
     """
 
     def __init__(self, config: GuardConfig) -> None:
-        self._is_enabled = config.enabled
+        self._config = config
         self.n_experts = config.n_experts
         c = config
         limits = (
@@ -70,7 +70,8 @@ class CollapseGuard:
             Limit("min_well_formed", WELL_FORMED, c.min_well_formed, c.on_min_well_formed, is_upper=False),
         )
         self._limits = [limit for limit in limits if limit.value is not None]
-        self._means = {name: RunningMean(c.smoothing, 0.5 if name == AUROC else None) for name in NAMES}
+        start = 0.5 if c.on_min_auroc == Reaction.skip else None
+        self._means = {name: RunningMean(c.smoothing, start if name == AUROC else None) for name in NAMES}
         self._known: set[str] = set()  # the alarms of the last step, each of which is told once
         self.n_rollbacks = 0
 
@@ -87,12 +88,15 @@ class CollapseGuard:
 
     def alarms(self) -> dict[str, Limit]:
         """The limits that are exceeded, by what is wrong."""
-        if not self._is_enabled:
+        if not self._config.enabled:
             return {}
         return {text: limit for limit in self._limits if (text := self._exceeded(limit)) is not None}
 
     def decide(self) -> dict[Reaction, str]:
-        """The reactions that this step needs, each with its reasons. Warns of an alarm when it begins."""
+        """The reactions that this step needs, each with its reasons. Warns of an alarm when it begins.
+
+        A skipped step throttles nothing: without either update nothing would ever change again.
+        """
         alarms = self.alarms()
         for text, limit in alarms.items():
             if limit.key not in self._known and limit.reaction != Reaction.skip:  # which is told at each skipped step
@@ -101,7 +105,15 @@ class CollapseGuard:
         reasons: dict[Reaction, list[str]] = {}
         for text, limit in alarms.items():
             reasons.setdefault(limit.reaction, []).append(text)
+        if Reaction.skip in reasons:
+            reasons.pop(Reaction.throttle, None)
         return {reaction: "; ".join(texts) for reaction, texts in reasons.items()}
+
+    def is_good(self, state: Mapping[str, Any]) -> bool:
+        """Whether a run can go back to a saved state: whether it would neither be rolled back nor stopped there."""
+        there = CollapseGuard(self._config)
+        there.load_state_dict(state)
+        return not any(limit.reaction in (Reaction.roll_back, Reaction.stop) for limit in there.alarms().values())
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Takes the state of an earlier checkpoint, and counts that this was done."""
@@ -121,11 +133,8 @@ class CollapseGuard:
         return f"{NAMES[limit.measure]} is {mean.value:.3f}, {side} guard.{limit.key}={limit.value}"
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the decisions of later steps depend on, as JSON can hold it; `is_good` is for `roll_back`."""
+        """All that the decisions of later steps depend on, as JSON can hold it."""
         return {
-            "is_good": not any(
-                limit.reaction in (Reaction.roll_back, Reaction.stop) for limit in self.alarms().values()
-            ),
             "rollbacks": self.n_rollbacks,
             "known": sorted(self._known),
             "means": {name: [mean.value, mean.n] for name, mean in self._means.items()},

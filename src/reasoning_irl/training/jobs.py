@@ -49,8 +49,9 @@ from reasoning_irl.training.completions import CompletionsLog
 from reasoning_irl.training.discriminator import Discriminator
 from reasoning_irl.training.experts import ExpertPool, SamplePool
 from reasoning_irl.training.grpo import VerifierTrainer
+from reasoning_irl.training.non_finite import NonFiniteSteps
 from reasoning_irl.training.offline import OfflineTrainer, split_samples
-from reasoning_irl.training.preflight import Footprint, check_room, policy_footprint, reward_footprint
+from reasoning_irl.training.preflight import check_room, policy_footprint, reward_footprint
 from reasoning_irl.training.retention import Retention
 from reasoning_irl.training.sft import run_sft
 from reasoning_irl.training.step_table import AIRL, GRPO, WARM_UP, StepTable, show_steps
@@ -254,7 +255,7 @@ def _start(config: schema.TrainConfig) -> Started:
     if processes.is_main():
         check_run_folder(run_dir, resume=training.resume)
     data = load_train(config.dataset)
-    checkpoint = processes.from_main(_record(config, run_dir) if processes.is_main() else None)
+    checkpoint = processes.from_main(_resumed(config, run_dir) if processes.is_main() else None)
     set_seed(config.seed)
     if isinstance(config, schema.OfflineTrainConfig):
         assert config.model.reward_name is not None  # checked with the config
@@ -267,25 +268,32 @@ def _start(config: schema.TrainConfig) -> Started:
     done = step_of(checkpoint) if checkpoint else 0
     is_finished = checkpoint is not None and done >= training.max_steps
     if not is_finished:
-        check_room(_footprint(config, source), training, training.max_steps - done)
+        _check_room(config, source, training.max_steps - done)
+    if not training.resume and processes.is_main():
+        record_run(config, run_dir)  # what is refused before leaves no run behind
     return Started(run_dir, checkpoint, data, source, tokenizer, checkpoint if is_finished else None)
 
 
-def _footprint(config: schema.TrainConfig, source: str) -> Footprint:
-    if isinstance(config, schema.OfflineTrainConfig):
-        return reward_footprint(config, str(trained_reward(source) or model_of(source)))
-    policy = policy_footprint(config, source)
-    if not isinstance(config, schema.IRLTrainConfig):
-        return policy
-    name = config.model.reward_name
-    return policy + reward_footprint(config, str(trained_reward(name) or model_of(name)) if name else source)
+def _check_room(config: schema.TrainConfig, source: str, steps_left: int) -> None:
+    """Says what the run takes, and raises UserError if there is no room for it."""
+    try:
+        if isinstance(config, schema.OfflineTrainConfig):
+            footprint = reward_footprint(config, str(trained_reward(source) or model_of(source)))
+        else:
+            footprint = policy_footprint(config, source)
+        if isinstance(config, schema.IRLTrainConfig):
+            name = config.model.reward_name
+            footprint += reward_footprint(config, str(trained_reward(name) or model_of(name)) if name else source)
+    except UserError as error:  # loading will say it, if the model itself is the reason
+        logger.info("memory and disk are not estimated: %s", error)
+        return
+    check_room(footprint, config.training, steps_left)
 
 
-def _record(config: schema.TrainConfig, run_dir: Path) -> Path | None:
-    """Records a run that starts or is resumed; returns the checkpoint that it is resumed from, if any."""
+def _resumed(config: schema.TrainConfig, run_dir: Path) -> Path | None:
+    """Records that a run is resumed; returns the checkpoint that it goes on from. None of a new run."""
     shutil.rmtree(run_dir / PART, ignore_errors=True)  # of a run that was killed
     if not config.training.resume:
-        record_run(config, run_dir)
         return None
     checkpoint = checkpoint_to_resume(run_dir, processes.world_size())
     record_resumed(config, run_dir)
@@ -475,6 +483,7 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         config.training.max_completion_length,
         started.run_dir / PART / "warm_start",
         [],
+        non_finite=NonFiniteSteps(started.run_dir, "warm_start.learning_rate"),
         num_train_epochs=warm.epochs,
         per_device_train_batch_size=warm.batch_size // processes.world_size(),
         learning_rate=warm.learning_rate,

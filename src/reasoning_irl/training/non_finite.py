@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,9 +17,8 @@ from reasoning_irl.utils.log import logger
 
 FOLDER = "non_finite"  # in a run folder
 MOST_IN_A_ROW = 5
-# What is not finite, and the learning rate that may be too high.
+# What is not finite besides a gradient of the policy, and the learning rate that may be too high.
 RATES = {
-    "gradient": "training.learning_rate",
     "discriminator": "model.reward_learning_rate",
     "reward": "model.reward_learning_rate",
 }
@@ -28,8 +28,9 @@ MOST_KEPT = 20  # batches, so that the disk does not fill up
 class NonFiniteSteps:
     """Keeps the batch of each step that is not finite, and ends the run after `MOST_IN_A_ROW` of one kind."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, policy_rate: str = "training.learning_rate") -> None:
         self._folder = run_dir / FOLDER
+        self._rates = RATES | {"gradient": policy_rate}
         self._in_a_row: Counter[str] = Counter()
 
     def went_well(self, kind: str) -> None:
@@ -41,32 +42,39 @@ class NonFiniteSteps:
         All processes must call it at the same step.
 
         Args:
-            kind: one of RATES; it names the file and is counted on its own.
+            kind: gradient, discriminator or reward; it names the file and is counted on its own.
 
         Raises UserError after too many steps in a row.
         """
         self._in_a_row[kind] += 1
         owner = "" if processes.is_main() else f"-process-{processes.rank()}"
-        kept = self._keep(f"step-{step}-{kind}-{self._in_a_row[kind]}{owner}.safetensors", reason, batches)
+        kept = self._keep(f"step-{step}-{kind}{owner}", reason, batches)
         logger.warning("step %d: %s%s", step, reason, f" (the batch is in {kept})" if kept else "")
         if self._in_a_row[kind] == MOST_IN_A_ROW:
             raise UserError(
-                f"{MOST_IN_A_ROW} in a row, up to step {step}: {reason}: lower {RATES[kind]}, or look at the batches "
-                f"in {self._folder}; earlier checkpoints are whole"
+                f"{MOST_IN_A_ROW} in a row, up to step {step}: {reason}: lower {self._rates[kind]}, or look at the "
+                f"batches in {self._folder}"
+                + "; earlier checkpoints are whole"
+                * any(self._folder.parent.glob("checkpoint-*"))
             )
 
     def _keep(self, name: str, reason: str, batches: Sequence[Mapping[str, Any]]) -> Path | None:
         tensors = {
-            f"{n}.{key}": value.detach().cpu().contiguous()
+            f"{n}.{key}": value.detach().cpu().clone()  # the micro-batches of a step share some
             for n, batch in enumerate(batches)
             for key, value in batch.items()
             if isinstance(value, Tensor)
         }
-        self._folder.mkdir(exist_ok=True)
-        if not tensors or len(list(self._folder.iterdir())) >= MOST_KEPT:
+        if not tensors or len(list(self._folder.glob("*"))) >= MOST_KEPT:
             return None
-        save_file(tensors, self._folder / name, {"reason": reason})
-        return self._folder / name
+        path = self._folder / f"{name}-{1 + len(list(self._folder.glob(f'{name}-[0-9]*')))}.safetensors"
+        try:
+            self._folder.mkdir(exist_ok=True)
+            save_file(tensors, path, {"reason": reason})
+        except (OSError, SafetensorError) as error:
+            logger.warning("the batch cannot be kept: %s", error)
+            return None
+        return path
 
 
 class SkipsNonFinite(Trainer):
@@ -93,7 +101,7 @@ class SkipsNonFinite(Trainer):
         if is_finite:
             self.non_finite.went_well("gradient")
         else:
-            reason = "the gradient is not finite, so nothing is changed"
+            reason = "the gradient is not finite, so no weight is changed"
             self.non_finite.skipped("gradient", self.state.global_step + 1, reason, self._passes)
         self._passes = []
 

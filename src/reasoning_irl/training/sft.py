@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 from reasoning_irl.data.records import Record
 from reasoning_irl.data.tokens import encode_record
 from reasoning_irl.models import cpu_logprobs
-from reasoning_irl.training.non_finite import SkipsNonFinite
+from reasoning_irl.training.non_finite import NonFiniteSteps, SkipsNonFinite
 from reasoning_irl.training.retention import Retention
 from reasoning_irl.training.speed import LogsSpeed
 from reasoning_irl.training.step_table import SFT, show_steps
@@ -52,11 +52,13 @@ def run_sft(
     resume_from: Path | None = None,
     max_seconds: float | None = None,
     retention: Retention | None = None,
+    non_finite: NonFiniteSteps | None = None,
     **arguments: Any,
 ) -> Path:
     """Fine-tunes and returns the folder of the final checkpoint; `arguments` go to TRL's SFTConfig.
 
-    `max_seconds` is only shown: a callback ends the training then.
+    `max_seconds` is only shown: a callback ends the training then. `non_finite` keeps batches elsewhere than in
+    `run_dir`.
     """
     cpu_logprobs.install()
     args = SFTConfig(
@@ -73,6 +75,8 @@ def run_sft(
         callbacks=callbacks,
         retention=retention,
     )
+    if non_finite is not None:
+        trainer.non_finite = non_finite
     show_steps(trainer, SFT, max_seconds)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     checkpoint = run_dir / f"checkpoint-{trainer.state.global_step}"

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -145,19 +145,25 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return found
 
 
-def best_checkpoint(run_dir: Path, metric: str, greater_is_better: bool) -> Path:
-    """The whole checkpoint whose score by a metric is best; of equal ones, the newest. Raises UserError without one."""
-    sign = 1 if greater_is_better else -1
-    found = [(path, _score_of(path, metric)) for path in whole_checkpoints(run_dir, to_resume=True)]
-    known = [(sign * score, step_of(path), path) for path, score in found if score is not None]
-    if not known:
-        raise UserError(f"no checkpoint of {run_dir} was compared by {metric}: use checkpoint={NEWEST}")
-    return max(known)[2]
+def best_checkpoint(run_dir: Path, metric: str, greater_is_better: bool) -> Path | None:
+    """The whole checkpoint before which the mean of a logged metric is best; of equal ones, the newest.
+
+    The mean is over the rows since the checkpoint before it. None if the metric was not logged before any.
+    """
+    sign, rows = 1 if greater_is_better else -1, logged_rows(run_dir)
+    known = []
+    for path in whole_checkpoints(run_dir, to_resume=True):
+        since = json.loads((path / MANIFEST).read_text()).get("since", 0)
+        values = [row[metric] for row in rows if since < row["step"] <= step_of(path) and metric in row]
+        if values:
+            known.append((sign * sum(values) / len(values), step_of(path), path))
+    return max(known)[2] if known else None
 
 
-def _score_of(checkpoint: Path, metric: str) -> float | None:
-    scores: dict[str, float] = json.loads((checkpoint / MANIFEST).read_text()).get("scores", {})
-    return scores.get(metric)
+def logged_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    log = run_dir / TRAIN_LOG
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
 
 
 def chosen_checkpoint(run_dir: Path, choice: str) -> Path:
@@ -168,7 +174,12 @@ def chosen_checkpoint(run_dir: Path, choice: str) -> Path:
         training = load_run_config(run_dir).training
         if training.get("best_metric") is None:
             raise UserError(f"{run_dir} was trained without training.best_metric: use checkpoint={NEWEST}")
-        return best_checkpoint(run_dir, training.best_metric, training.greater_is_better)
+        best = best_checkpoint(run_dir, training.best_metric, training.greater_is_better)
+        if best is None:
+            raise UserError(
+                f"no checkpoint of {run_dir} was compared by {training.best_metric}: use checkpoint={NEWEST}"
+            )
+        return best
     path = run_dir / choice
     damage = damage_of(path, to_resume=False) if _CHECKPOINT.fullmatch(choice) and path.is_dir() else "it is not there"
     if damage:
@@ -240,15 +251,15 @@ def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
     return None
 
 
-def publish_checkpoint(part: Path, target: Path, scores: Mapping[str, float] | None = None) -> None:
+def publish_checkpoint(part: Path, target: Path, since: int = 0) -> None:
     """Renames a finished folder, with its manifest, so that `target` is whole whenever it exists.
 
     Args:
-        scores: by metric, for `best_checkpoint`.
+        since: the step of the checkpoint before it.
     """
     files = {str(path.relative_to(part)): path.stat().st_size for path in sorted(part.rglob("*")) if path.is_file()}
-    (part / MANIFEST).write_text(json.dumps({"files": files, "scores": scores or {}}, indent=1) + "\n")
-    if target.exists():  # damaged, or the run has gone back to an earlier one
+    (part / MANIFEST).write_text(json.dumps({"files": files, "since": since}, indent=1) + "\n")
+    if target.exists():  # damaged, or made again
         remove_checkpoint(target)
     part.parent.mkdir(exist_ok=True)
     part.rename(target)

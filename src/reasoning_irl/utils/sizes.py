@@ -18,6 +18,7 @@ def size_of(folder: Path) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space where a folder is, or will be."""
+    """Free space where a folder is, or will be; a petabyte if the file system does not say how large it is."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    usage = shutil.disk_usage(there)
+    return usage.free if usage.total else 2**50

@@ -13,11 +13,14 @@ from reasoning_irl.eval.scoring.scorers import ScorerSpec, Stepped, find_scorer
 from reasoning_irl.eval.traces.labelled_errors import SteppedTrace
 from reasoning_irl.eval.traces.other_model import scored_traces
 from reasoning_irl.eval.traces.trace_file import Trace
+from reasoning_irl.metrics.summary import read_metrics
 from reasoning_irl.text.token_spans import token_pieces
 from reasoning_irl.utils.errors import ConfigError
+from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     CONFIG_FILE,
     INITIAL_REWARD_MODEL,
+    METRICS_FILE,
     REWARD_MODEL,
     TRACES_FILE,
     chosen_checkpoint,
@@ -65,6 +68,19 @@ class ScoringJob:
         ]
 
 
+def _warn_of_other_policy(run_dir: Path, checkpoint: Path) -> None:
+    """Warns if the run's traces were sampled from another of its checkpoints."""
+    sampled = Path(str(read_metrics(run_dir / METRICS_FILE).get("policy")))
+    is_checkpoint = sampled.parent.resolve() == run_dir.resolve() and sampled.name.startswith("checkpoint-")
+    if is_checkpoint and sampled.name != checkpoint.name:
+        logger.warning(
+            "the traces of %s are of %s, and are scored with %s: give the same checkpoint=NAME to both evaluations",
+            run_dir,
+            sampled.name,
+            checkpoint.name,
+        )
+
+
 def find_inputs(config: IRLEvalConfig) -> Inputs:
     """The paths of the config, with each null taken from the run. Raises UserError if one is missing."""
     model = config.model
@@ -82,6 +98,8 @@ def find_inputs(config: IRLEvalConfig) -> Inputs:
         initial = run_dir / INITIAL_REWARD_MODEL
         frozen = frozen or (initial if initial.is_dir() else None)
         policy = policy or (policy_of(checkpoint) if checkpoint else None)
+        if checkpoint and not config.eval.traces:
+            _warn_of_other_policy(run_dir, checkpoint)
     against = scored_traces(config.eval.against) if config.eval.against else None
     sft = model.sft_path
     if sft is not None and (Path(sft) / CONFIG_FILE).is_file():
