@@ -104,6 +104,7 @@ class TestOverrides:
         assert len(set(models)) == len(models)
 
     def test_evaluations_score_the_run_with_the_sft_of_its_seed(self) -> None:
+        Path("outputs/ablations/sft_seed4").mkdir(parents=True)  # which is trained first
         _, evaluate, scored = ablations.commands_of("plain_head", 4)
         assert compose_config("config_eval", EvalConfig, *evaluate.arguments[1:]).run_dir == str(evaluate.run_dir)
         config = compose_config("config_irl_eval", IRLEvalConfig, *scored.arguments[1:])

@@ -8,7 +8,7 @@ from reasoning_irl.config.schema import DiscriminatorLogit
 
 @pytest.mark.slow
 def test_the_additive_logit_learns_the_log_ratio_of_each_token() -> None:
-    learnt = learn(DiscriminatorLogit.additive, seed=1, updates=400)
+    learnt = learn(DiscriminatorLogit.additive, seed=1, updates=300)
     assert correlation(learnt.rewards, learnt.of_token) >= 0.97
     assert correlation(learnt.rewards, learnt.of_prefix) <= 0.75
 
@@ -16,6 +16,6 @@ def test_the_additive_logit_learns_the_log_ratio_of_each_token() -> None:
 @pytest.mark.slow
 def test_the_published_logit_learns_the_log_ratio_of_the_whole_prefix() -> None:
     """Trap: a per-token classifier sees the prefix, so its logit is a potential and not how good its token is."""
-    learnt = learn(DiscriminatorLogit.token, seed=1, updates=400)
+    learnt = learn(DiscriminatorLogit.token, seed=1, updates=200)
     assert correlation(learnt.rewards, learnt.of_prefix) >= 0.93
     assert correlation(learnt.rewards, learnt.of_token) <= 0.75
