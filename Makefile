@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GGUF_READY := $(VENV)/.ready-gguf
 UNSLOTH_READY := $(VENV)/.ready-unsloth
 
-.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward bench torture smoke docs-check smollm2 figures test lint test-unsloth
+.PHONY: help quickstart quickstart-seeds ablations gsm8k-reward bench torture smoke docs-check smollm2 figures test test-long lint test-unsloth
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,7 +47,10 @@ figures: $(READY) ## plot the figures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
 test: $(READY) ## run the tests, fast ones first
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not unsloth"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not long and not unsloth"
+
+test-long: $(READY) ## run the tests that rehearse scripts, start several processes, or measure
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load -m long
 
 test-unsloth: $(UNSLOTH_READY) ## run the Unsloth and 4-bit tests on a CPU
 	@$(BIN)/python -m pytest -m unsloth tests/unsloth

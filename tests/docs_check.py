@@ -31,7 +31,7 @@ DOCUMENTS = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs
 MAIN_CONFIGS = {"irl_train.py": "config_irl_train", "sft_train.py": "config_sft_train", "train.py": "config_train"}
 # What is not run here, by what runs it.
 ELSEWHERE = {
-    r"^make (test|lint|docs-check)": "the checks of every change",
+    r"^make (test|test-long|lint|docs-check)": "the checks of every change",
     r"^make quickstart": "its own, five minutes; its steps are in tests/test_commands.py",
     r"^make (ablations|bench|smoke|torture|gsm8k-reward)": "its own, ten minutes to hours; parts are tested",
     r"^make (smollm2|test-unsloth)": "its own: it installs packages",

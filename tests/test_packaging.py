@@ -56,7 +56,7 @@ def test_installed_programs_find_the_configs_from_an_empty_folder(installed: Pat
     assert done.stdout.startswith(f"{installed / 'reasoning_irl' / 'configs'}\nalgorithm: airl\n"), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_installed_program_trains_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     arguments = ("-m", "reasoning_irl.cli.main", "train", *EXPERIMENT, "scale=smoke")
     done = run_python(*arguments, cwd=tmp_path, PYTHONPATH=str(installed), OMP_NUM_THREADS="1")

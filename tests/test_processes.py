@@ -61,7 +61,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if "second" not in key and key != "choice/reward/traces"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_do_what_one_does(tmp_path: Path, run_dir: Path) -> None:  # noqa: F811
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -117,7 +117,7 @@ def running(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(launcher.pid).children(recursive=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["irl_train.py", *TINY, *job_of_two.AIRL, f"training.output_dir={run}", "training.max_steps=100000"]

@@ -39,7 +39,7 @@ def smoke(folder: Path, *arguments: str, environment: dict[str, str] | None = No
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_path: Path, warm_python: Path) -> None:
     for name in ("smoke/earlier", "kept"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
