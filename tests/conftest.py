@@ -20,6 +20,15 @@ from tests.helpers.configs import MAX_VALUE, compose_tiny
 torch.set_num_threads(1)
 
 
+# Folders of tests of what is outside the package; `make test` leaves them to `make test-long`.
+OUTSIDE = {"benchmarks", "figures", "runner_scripts"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if OUTSIDE & set(item.path.relative_to(Path(__file__).parent).parts):
+        item.add_marker("long")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests come first."""

@@ -79,7 +79,6 @@ def test_every_figure_is_written_as_png_and_pdf(run_dir: Path) -> None:
         assert file.stat().st_size > 3000
 
 
-@pytest.mark.long
 def test_same_numbers_give_identical_files(run_dir: Path) -> None:
     first = [file.read_bytes() for file in plots.plot_run(run_dir)]
     assert first == [file.read_bytes() for file in plots.plot_run(run_dir)]

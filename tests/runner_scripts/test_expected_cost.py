@@ -51,7 +51,6 @@ def test_weights_adapter_and_cache_match_a_real_model(is_tied: bool) -> None:
     assert shape.lora(4) == adapted.get_nb_trainable_parameters()[0]
 
 
-@pytest.mark.long
 def test_documentation_shows_the_current_costs() -> None:
     document = (REPOSITORY / "docs/experiments.md").read_text()
     assert expected_cost.table() in document, "paste the output of python runner_scripts/expected_cost.py"

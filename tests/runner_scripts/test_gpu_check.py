@@ -76,7 +76,6 @@ def test_pinned_packages_that_are_not_installed_are_named(tmp_path: Path) -> Non
     assert gpu_check.installed("no-such-package") is None
 
 
-@pytest.mark.long
 def test_rehearsal_measures_every_phase(tmp_path: Path, warm_python: Path) -> None:
     result = shell(tmp_path, tmp_path, tmp_path, "found/check.json", "--rehearse", python=warm_python)
     assert result.returncode == 0, result.stdout + result.stderr

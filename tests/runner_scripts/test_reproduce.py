@@ -143,7 +143,6 @@ def test_dry_run_lists_every_seed_and_writes_nothing(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.long
 def test_only_selects_runs_and_must_match_one(tmp_path: Path) -> None:
     result = reproduce_sh(tmp_path, "main", "--only", "qwen3b", "--dry-run")
     *listed, _ = result.stdout.splitlines()
@@ -154,7 +153,6 @@ def test_only_selects_runs_and_must_match_one(tmp_path: Path) -> None:
     assert "error: no run of main has qwen4b" in none.stderr
 
 
-@pytest.mark.long
 def test_rehearsed_table_is_not_run_again(tmp_path: Path, warm_python: Path) -> None:
     table = ["wgan", "--only", "qwen3b", *SMOKE]
     first = reproduce_sh(tmp_path, *table, inherited=with_python(warm_python))

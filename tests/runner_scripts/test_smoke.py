@@ -39,7 +39,6 @@ def smoke(folder: Path, *arguments: str, environment: dict[str, str] | None = No
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.long
 def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_path: Path, warm_python: Path) -> None:
     for name in ("smoke/earlier", "kept"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
@@ -54,7 +53,6 @@ def test_rehearsal_trains_before_it_evaluates_and_empties_only_its_folder(tmp_pa
     assert "adversarial IRL" in (tmp_path / "outputs/smoke/logs/01.log").read_text()
 
 
-@pytest.mark.slow
 def test_rehearsal_continues_after_a_failure_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "nonsense")  # every job rejects it
     result = smoke(tmp_path, "qwen3b.*wgan")

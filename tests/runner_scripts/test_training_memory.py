@@ -40,7 +40,6 @@ def allocated_peak(events: list[int]) -> int:
     return peak
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("checkpointed", [True, False])
 def test_memory_without_storage_is_that_of_a_real_step(config: schema.IRLTrainConfig, checkpointed: bool) -> None:
     """Against what PyTorch's allocator reports for the same step of the policy on real tensors."""
@@ -92,7 +91,6 @@ def test_stored_measurements_are_of_the_current_configs() -> None:
         assert entry["settings"] == settings_of(training_config(name)), f"run training_memory.py {name}"
 
 
-@pytest.mark.long
 def test_stored_measurement_is_that_of_the_current_code() -> None:
     name = "llama3b/3B_1B_config_irl_train"  # the one with a reward model that takes the least time
     stored, found = json.loads(MEASURED.read_text())[name]["GiB"], step_memory(training_config(name))
