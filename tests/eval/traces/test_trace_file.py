@@ -267,3 +267,12 @@ def test_formats_cannot_be_mixed_in_one_file(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "u.jsonl", [PROCESSBENCH, {"id": "b", "steps": ["a"], "label": 0}])
     with pytest.raises(DataError, match=r"u\.jsonl:2: "):
         list(plain_rows(file, Skipped(file)))
+
+
+def test_missing_step_is_wrong_at_its_place(tmp_path: Path) -> None:
+    """As evaluate.py labels a sample that stops before the expert does."""
+    row = {**GOOD, "completion": "<think>\n1 + 1 = 2\n</think>", "steps": ["1 + 1 = 2"], "correct": False}
+    (trace,) = read(write_rows(tmp_path / "short.jsonl", [{**row, "first_error_step": 2}]))
+    assert trace.row["first_error_step"] == 2
+    with pytest.raises(DataError, match="there are 1 'steps'"):
+        read(write_rows(tmp_path / "shorter.jsonl", [{**row, "first_error_step": 3}]))

@@ -266,7 +266,7 @@ def check_row(row: TraceRow) -> None:
         is_list = isinstance(values, list)
         if values is not None and not (is_list and all(isinstance(v, of) and not isinstance(v, bool) for v in values)):
             raise DataError(f"'{key}' must be a list of {what}, or omitted")
-    if step is not None and row.get("steps") and step > len(row["steps"]):
+    if step is not None and row.get("steps") and step > len(row["steps"]) + 1:  # a missing step is wrong at its place
         raise DataError(f"'first_error_step' is {step}, but there are {len(row['steps'])} 'steps'")
     for key in ("token_logprobs", "token_entropies"):
         if row.get(key) and row.get("token_ids") and len(row[key]) != len(row["token_ids"]):
