@@ -43,7 +43,8 @@ ELSEWHERE = {
     r"--push-to-hub": "tests/test_export.py",
     r"^reasoning-irl": "tests/test_packaging.py",
     r"SCRIPT\.py": "tests/config",
-    r"> docs/config\.md": "tests/config/test_reference.py",
+    r"> docs/": "the tests that the page is current",
+    r"^(accelerate launch|torchrun) ": "tests/test_processes.py",
 }
 SHORT = "training.max_steps=2 training.save_steps=2 training.per_device_train_batch_size=8 training.num_generations=4"
 FEW = "sampling.n_samples=2 sampling.batch_size=16 eval.n_problems=4 eval.n_validation=3 eval.ks=[1]"
@@ -84,13 +85,14 @@ def commands() -> list[str]:
     return list(dict.fromkeys(re.sub(r"\s+", " ", command).strip() for command in found))
 
 
-def shortened(command: str) -> str:
-    """The command with the words that make it short, and with the first value of each swept key."""
+def shortened(command: str, number: int) -> str:
+    """The command with the words that make it short, with the first value of each swept key and a folder of its own."""
     if ".py" in command and " -m " in command:
         command = re.sub(r"(?<==)(\w+),\S+", r"\1", command.replace(" -m ", " "))
     command = re.sub(r"\bRUN RUN \.\.\.", "outputs/quickstart", command)
     command = re.sub(r"outputs/quickstart-seed\d", "outputs/quickstart", command)
-    command = re.sub(r"\b(out|export RUN) DIR\b", r"\1 written", command).replace(" RUN ", " outputs/quickstart ")
+    command = command.replace(" RUN ", " outputs/quickstart ")
+    command = re.sub(r"(--out|export outputs/quickstart) DIR\b", rf"\1 written{number}", command)
     more = next((words for pattern, words in WORDS if re.search(pattern, command)), "")
     if "scale=smoke" in more and re.match(r"python (irl_train|sft_train|train)\.py$", command):
         config = MAIN_CONFIGS[command.split()[1]]
@@ -129,16 +131,16 @@ def main(pattern: str = "") -> int:
             furnish(folder)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        for command in commands():
+        for number, command in enumerate(commands()):
             if not re.search(pattern, command):
                 continue
             elsewhere = next((what for words, what in ELSEWHERE.items() if re.search(words, command)), None)
             if elsewhere:
                 print(f"-           {command}\n            run by {elsewhere}", flush=True)
                 continue
-            start = time.perf_counter()
+            short, start = shortened(command, number), time.perf_counter()
             done = subprocess.run(
-                ["bash", "-c", shortened(command)],
+                ["bash", "-c", short],
                 cwd=folder,
                 env=environment,
                 capture_output=True,
@@ -149,7 +151,7 @@ def main(pattern: str = "") -> int:
             print(f"{verdict:<8}{time.perf_counter() - start:3.0f} s {command}", flush=True)
             if done.returncode:
                 n_failed += 1
-                print(f"  ran: {shortened(command)}\n{done.stdout[-1500:]}{done.stderr[-1500:]}", flush=True)
+                print(f"  ran: {short}\n{done.stdout[-1500:]}{done.stderr[-1500:]}", flush=True)
     print(f"{n_failed} commands failed")
     return min(n_failed, 1)
 
