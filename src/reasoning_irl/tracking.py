@@ -31,7 +31,7 @@ def wandb_mode(config: WandbConfig) -> WandbMode:
 
 def check_login(config: WandbConfig) -> None:
     """Raises UserError if runs are logged online but nobody is logged in, before hours are spent."""
-    if wandb_mode(config) != WandbMode.online or os.environ.get("WANDB_API_KEY"):
+    if wandb_mode(config) != WandbMode.online or os.environ.get("WANDB_API_KEY") or not is_main():
         return
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:

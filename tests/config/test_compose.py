@@ -305,3 +305,9 @@ def test_a_run_is_sampled_with_the_lengths_that_it_was_trained_with(tmp_path: Pa
         assert (sampling.max_prompt_length, sampling.max_completion_length) == (55, 77)
     given = compose_config("config_eval", EvalConfig, f"run_dir={tmp_path}", "sampling.max_completion_length=5")
     assert given.sampling.max_completion_length == 5
+
+
+def test_run_can_be_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "my_run").mkdir()
+    monkeypatch.chdir(tmp_path / "my_run")
+    assert compose_any("base/eval", "run_dir=.").wandb.run_name == "my_run"

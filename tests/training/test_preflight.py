@@ -140,6 +140,13 @@ def test_refuses_models_that_are_larger_than_the_gpu(monkeypatch: pytest.MonkeyP
         check_room(Footprint(round(80.1 * GIB), 0, 0), compose_tiny().training, steps_left=1)
 
 
+def test_models_that_several_gpus_share_may_be_larger_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: namedtuple("gpu", "total_memory")(GIB))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check_room(Footprint(2 * GIB, 0, 0), compose_tiny().training, steps_left=1)
+
+
 @pytest.mark.parametrize(("n", "text"), [(0, "0.0 MiB"), (GIB // 2, "512.0 MiB"), (3 * GIB // 2, "1.5 GiB")])
 def test_amounts_are_for_people(n: int, text: str) -> None:
     assert amount(n) == text

@@ -63,3 +63,10 @@ def test_other_processes_print_nothing(monkeypatch: pytest.MonkeyPatch, capsys: 
     processes.hush()
     print("a table")
     assert capsys.readouterr().out == ""
+
+
+def test_rank_alone_is_not_that_of_a_process_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a shell with RANK=1 in it, and a run that writes nothing."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert processes.is_main()

@@ -89,7 +89,9 @@ def options_of(group: str) -> str:
 
 def folder_name(*folders: str | None) -> str:
     """The name of the first folder that is given; empty without one, which is reported later."""
-    return Path(next(filter(None, folders), "")).name
+    given = next(filter(None, folders), "")
+    name = Path(given).name
+    return Path(given).resolve().name if given and name in ("", "..") else name
 
 
 def of_run(run_dir: str, key: str, otherwise: int) -> int:

@@ -47,7 +47,7 @@ ADVICE = (
     (r"Interpolation key .* not found", "name a key that exists"),
     (r"Environment variable .* not found", "set it, or write the value"),
     (r"Unsupported interpolation type", "write the value itself"),
-    (r"at input|raised while resolving interpolation", "write the value itself, or put \\ before ${"),
+    (r"at input|raised while resolving interpolation", "write the value itself"),
     (r"^Ambiguous value", "put a list in [...] and text in quotes, or add --multirun to run all of them"),
     (r"^Could not append", "take the + away"),
     (r"^Additional config directory", "give a folder that exists"),

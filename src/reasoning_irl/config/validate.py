@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def check_values(node: Any, prefix: str = "") -> None:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, list):
                 raise ConfigError(f"{key}={value} is a list of lists: write the values in one list")
-            if isinstance(text, str):
+            if isinstance(text, str) and not isinstance(text, StrEnum):
                 _check_text(key, text, metadata.get("is_name", False))
 
 
@@ -129,6 +130,8 @@ def _check_text(key: str, text: str, is_name: bool) -> None:
             raise ConfigError(f"{key} contains the value of {secret}, which would be saved with the run: take it out")
     if not is_unicode(text) or "\0" in text or (is_name and not text.isprintable()):
         raise ConfigError(f"{key}={text!a} contains a character that cannot be written: take it out")
+    if "${" in text:  # which the saved config would refer to another key by
+        raise ConfigError(f"{key}={text!a} contains ${{, which stands for a reference: write it without")
     if is_name and not text.strip():
         raise ConfigError(f"{key} is empty: give it a value, or null where docs/config.md allows it")
     if is_name and max(len(part.encode()) for part in Path(text).parts or [""]) > LONGEST_NAME:

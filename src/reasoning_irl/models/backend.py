@@ -57,7 +57,7 @@ def prepare_backend(config: TrainConfig) -> None:
 def _check_processes(config: TrainConfig) -> None:
     """Raises UserError for what cannot run, or was never tried, in several processes or with sharded weights."""
     n, is_airl = processes.world_size(), isinstance(config, IRLTrainConfig)
-    sharded_by = next((name for name in ("FSDP", "DEEPSPEED") if _is_on(f"ACCELERATE_USE_{name}")), None)
+    sharded_by = processes.sharded_by()
     if sharded_by and is_airl:
         raise UserError(
             f"algorithm=airl does not run with {sharded_by}, which splits the policy's weights: start it with "
@@ -79,10 +79,6 @@ def _check_processes(config: TrainConfig) -> None:
             f"warm_start.batch_size={config.warm_start.batch_size} cannot be split over {n} processes: make it a "
             "multiple, or set warm_start.enabled=false"
         )
-
-
-def _is_on(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("true", "1")
 
 
 def check_engine(sampling: SamplingConfig) -> None:

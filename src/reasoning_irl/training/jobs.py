@@ -42,7 +42,7 @@ from reasoning_irl.rewards.verifiable import answer_reward, format_reward
 from reasoning_irl.text.token_spans import decode
 from reasoning_irl.text.trace import is_well_formed
 from reasoning_irl.tracking import log_artifact, wandb_run
-from reasoning_irl.training.airl_trainer import AIRLTrainer
+from reasoning_irl.training.airl_trainer import GUARD_FILE, AIRLTrainer
 from reasoning_irl.training.arguments import callbacks, device_arguments, grpo_arguments, trainer_arguments
 from reasoning_irl.training.callbacks import StopOnSignal, append_step, seconds_before
 from reasoning_irl.training.completions import CompletionsLog
@@ -296,6 +296,11 @@ def _resumed(config: schema.TrainConfig, run_dir: Path) -> Path | None:
     if not config.training.resume:
         return None
     checkpoint = checkpoint_to_resume(run_dir, processes.world_size())
+    if isinstance(config, schema.IRLTrainConfig) and checkpoint and not (checkpoint / GUARD_FILE).is_file():
+        raise UserError(
+            f"{checkpoint} is of an older version, which cannot be resumed: start another run from it with "
+            f"model.checkpoint={run_dir}"
+        )
     record_resumed(config, run_dir)
     if checkpoint is None:
         logger.warning("%s has no checkpoint to resume from: it starts from the beginning again", run_dir)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 from reasoning_irl.config import schema
 from reasoning_irl.models.frozen_layers import FrozenLayers
 from reasoning_irl.models.loading import base_of, compute_dtype, reading_model, with_lora
+from reasoning_irl.utils import processes
 from reasoning_irl.utils.errors import UserError
 from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.sizes import FOUR_BIT, amount, free_bytes
@@ -39,7 +40,10 @@ class Footprint(NamedTuple):
 
 def policy_footprint(config: schema.PolicyTrainConfig, source: str) -> Footprint:
     lora, moments = config.model.policy_lora, MOMENTS[config.training.optim]
-    policy = _footprint(AutoModelForCausalLM, source, lora, TaskType.CAUSAL_LM, config.model, moments)
+    is_paged = config.training.optim == schema.Optimizer.paged_adamw_8bit
+    policy = _footprint(
+        AutoModelForCausalLM, source, lora, TaskType.CAUSAL_LM, config.model, moments, is_paged=is_paged
+    )
     if isinstance(config, schema.SFTTrainConfig) or config.training.beta == 0:
         return policy
     # The reference is another model, or a copy of the adapter, which is saved with it.
@@ -67,6 +71,7 @@ def _footprint(
     moments: int,
     more: dict[str, int] | None = None,
     n_frozen: int = 0,
+    is_paged: bool = False,
 ) -> Footprint:
     with reading_model(source):
         config = AutoConfig.from_pretrained(base_of(source), trust_remote_code=False, **(more or {}))
@@ -79,7 +84,8 @@ def _footprint(
     per_frozen: float = WEIGHT
     if lora.rank:
         per_frozen = FOUR_BIT if loaded.load_in_4bit else compute_dtype(loaded.dtype).itemsize
-    resident = round(frozen * per_frozen) + trained * (WEIGHT + GRADIENT + moments)
+    on_gpu = 0 if is_paged else moments  # paged ones move to the CPU if they must
+    resident = round(frozen * per_frozen) + trained * (WEIGHT + GRADIENT + on_gpu)
     saved = trained if lora.rank else trained + frozen  # of an adapted model, the adapter
     return Footprint(resident, saved * WEIGHT + trained * moments, trained)
 
@@ -98,7 +104,12 @@ def check_room(footprint: Footprint, training: schema.RunConfig, steps_left: int
         f"memory: at least {amount(memory)} for weights, gradients and optimisers; "
         f"disk: {n} checkpoint{'s' * (n > 1)} of about {amount(need)}, {amount(free)} free"
     )
-    if torch.cuda.is_available() and memory > (whole := torch.cuda.get_device_properties().total_memory):
+    # Of what is split over several GPUs, each has a part only.
+    if (
+        torch.cuda.is_available()
+        and not processes.sharded_by()
+        and memory > (whole := torch.cuda.get_device_properties().total_memory)
+    ):
         raise UserError(
             f"the models take at least {amount(memory)}, and the GPU has {amount(whole)}: use adapters "
             "(model.policy_lora.rank, model.reward_lora.rank), model.load_in_4bit=true, or smaller models"

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from reasoning_irl.config.schema import RunConfig
 from reasoning_irl.utils.errors import UserError
+from reasoning_irl.utils.log import logger
 from reasoning_irl.utils.run_folder import (
     best_checkpoint,
     find_checkpoint,
@@ -65,18 +66,20 @@ class Retention:
         Args:
             also_kept: checkpoints that are needed whatever the limit is, once this one is there.
 
-        Raises UserError if the metric was never logged; the checkpoint is saved all the same.
+        Warns if the metric was never logged.
         """
         step = step_of(target)
         earlier = (step_of(path) for path in whole_checkpoints(self.run_dir, to_resume=True))
         with writing(part):
             publish_checkpoint(part, target, since=next((n for n in earlier if n < step), 0))
-        rows = logged_rows(self.run_dir)
+        rows = [row for row in logged_rows(self.run_dir) if row["step"] > 0]  # 0: of the warm-up
         if self.metric is not None and rows and not any(self.metric in row for row in rows):
             known = sorted({key for row in rows for key, value in row.items() if isinstance(value, float)})
-            raise UserError(
-                f"training.best_metric={self.metric} was not logged in {step} steps: resume with one of "
-                + ", ".join(known)
+            logger.warning(
+                "training.best_metric=%s was not logged in %d steps, so no checkpoint is the best; what was: %s",
+                self.metric,
+                step,
+                ", ".join(known),
             )
         if self.limit is None:
             return

@@ -24,13 +24,19 @@ Value = TypeVar("Value")
 
 
 def rank() -> int:
-    """The number of this process among those of all machines, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    """The number of this process among those of all machines, from 0; a RANK alone, as a shell may have, is none."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
 def world_size() -> int:
     """How many processes run this job, on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sharded_by() -> str | None:
+    """FSDP or DEEPSPEED if the launcher splits the policy's weights or their training over the processes."""
+    names = ("FSDP", "DEEPSPEED")
+    return next((name for name in names if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1")), None)
 
 
 def is_main() -> bool:

@@ -276,3 +276,11 @@ def test_missing_step_is_wrong_at_its_place(tmp_path: Path) -> None:
     assert trace.row["first_error_step"] == 2
     with pytest.raises(DataError, match="there are 1 'steps'"):
         read(write_rows(tmp_path / "shorter.jsonl", [{**row, "first_error_step": 3}]))
+
+
+def test_numbers_as_pandas_writes_them_are_read(tmp_path: Path) -> None:
+    row = {**GOOD, "id": 1.0, "truncated": 0, "format_ok": 1}
+    (trace,) = read(write_rows(tmp_path / "pandas.jsonl", [row]))
+    assert trace.problem == "1.0"
+    with pytest.raises(DataError, match="'id' is a float"):
+        read(write_rows(tmp_path / "fraction.jsonl", [{**GOOD, "id": 1.5}]))

@@ -229,7 +229,11 @@ def check_row(row: TraceRow) -> None:
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str | int | float | None) or isinstance(row.get(key), bool):
             raise DataError(f"'{key}' is a {type(row[key]).__name__}; write it as text")
-    if not isinstance(row.get("id"), str | int | None) or isinstance(row.get("id"), bool):
+    name = row.get("id")
+    is_number = (
+        isinstance(name, int | float) and not isinstance(name, bool) and float(name).is_integer()
+    )  # as of pandas
+    if not (name is None or isinstance(name, str) or is_number):
         raise DataError(f"'id' is a {type(row['id']).__name__}; write it as text or as a whole number")
     if isinstance(prompt, list):
         if not prompt or not all(map(_is_message, prompt)):
@@ -244,7 +248,7 @@ def check_row(row: TraceRow) -> None:
     if row["correct"] not in (True, False, None):
         raise DataError("'correct' must be true, false or null")
     for key in ("truncated", "sound", "format_ok"):
-        if not isinstance(row.get(key), bool | None):
+        if row.get(key) not in (True, False, None):
             raise DataError(f"'{key}' must be true or false, or omitted")
     if row.get("split") not in (VALIDATION, TEST, None):
         raise DataError("'split' must be validation or test, or omitted")
