@@ -44,6 +44,11 @@ def test_writes_traces_and_metrics_and_never_overwrites_them(run_dir: Path, tmp_
         run_evaluation(config)
 
 
+def test_checkpoint_that_the_run_does_not_have_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"checkpoint=checkpoint-9 of .*: it is not there"):
+        run_evaluation(config_of(run_dir, tmp_path, "checkpoint=checkpoint-9"))
+
+
 def test_equal_seeds_give_equal_traces(run_dir: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         run_evaluation(config_of(run_dir, tmp_path / name))

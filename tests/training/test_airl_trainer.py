@@ -1,5 +1,6 @@
 """AIRL end to end on a tiny model: what each step may and may not change."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.helpers.airl_runs import Run, logged, policy_weights, reward_weights,
 from tests.helpers.configs import compose_tiny
 from tests.helpers.models import save_tiny_model
 from tests.helpers.tokenizers import byte_level
+from tests.helpers.traces import read_rows, write_rows
 
 
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
@@ -387,6 +389,16 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run, overrides: list[str])
     assert same(expected, policy_weights(resumed))
     assert same(reward, reward_weights(resumed))
     assert rows_of(resumed.parent) == rows
+
+
+def test_seconds_add_up_over_restarts(run: Run) -> None:
+    checkpoint = run("long", "training.max_steps=1", "training.save_steps=1")
+    log = checkpoint.parent / "train_log.jsonl"
+    rows = read_rows(log)
+    write_rows(log, [*rows[:-1], rows[-1] | {"seconds": 1000.0}])
+    run("long", "training.max_steps=2", "training.save_steps=1", "training.resume=true")
+    assert read_rows(log)[-1]["seconds"] > 1000
+    assert json.loads((log.parent / "seconds.json").read_text())["airl"] > 1000
 
 
 def test_run_that_was_killed_before_its_first_checkpoint_starts_again(run: Run) -> None:

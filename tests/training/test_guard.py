@@ -213,6 +213,9 @@ def test_rolled_back_run_goes_on_from_the_last_good_checkpoint(run: Run, monkeyp
     assert logged(last, "policy/skipped") == [0.0, 0.0, 0.0, 1.0, 0.0]
     assert logged(last, "guard/rolled_back_to") == [2.0]
     assert json.loads((last / "guard.json").read_text())["rollbacks"] == 1
+    # What is measured on the samples of the policy that was given up is not watched.
+    means = [json.loads((checkpoint / "guard.json").read_text())["means"] for checkpoint in (good, back)]
+    assert means[0] == means[1]
 
 
 def test_adapters_are_rolled_back(run: Run) -> None:
@@ -254,3 +257,16 @@ def test_run_is_rolled_back_three_times_at_most(run: Run, monkeypatch: pytest.Mo
         collapses(monkeypatch, name)
     with pytest.raises(UserError, match="and it was rolled back 3 times"):
         run("again", *ROLL_BACK, "training.max_steps=12")
+
+
+def test_run_of_a_version_without_this_guard_is_refused_before_anything_changes(run: Run) -> None:
+    checkpoint = run("old", "training.max_steps=2")
+    (checkpoint / "guard.json").unlink()
+    manifest, config = checkpoint / "checkpoint.json", checkpoint.parent / "config.yaml"
+    listed = json.loads(manifest.read_text())
+    del listed["files"]["guard.json"]
+    manifest.write_text(json.dumps(listed))
+    before = config.read_text()
+    with pytest.raises(UserError, match=r"of an older version, which cannot be resumed"):
+        run("old", "training.max_steps=3", "training.resume=true")
+    assert config.read_text() == before

@@ -113,6 +113,29 @@ def test_best_one_by_a_metric_that_is_chosen_later_is_known(saving: Callable[...
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-3"]
 
 
+def test_best_one_of_a_killed_run_is_found(saving: Callable[..., Save], tmp_path: Path) -> None:
+    """Trap: the last row of its log is torn."""
+    save = saving(Retention(tmp_path, None, None, True), [0.1, 0.9])
+    (tmp_path / "config.yaml").write_text("training: {best_metric: score, greater_is_better: false}")
+    save(1)
+    save(2)
+    with (tmp_path / "train_log.jsonl").open("a") as file:
+        file.write('{"step": 3, "sco')
+    assert chosen_checkpoint(tmp_path, "best").name == "checkpoint-1"
+
+
+def test_damaged_one_is_not_named_at_every_save(
+    saving: Callable[..., Save], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save = saving(Retention(tmp_path, 2, "score", True), [0.1, 0.9, 0.2])
+    save(1)
+    (tmp_path / "checkpoint-1/model.safetensors").unlink()
+    save(2)
+    save(3)
+    assert not caplog.text
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]  # it may be of use to somebody
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

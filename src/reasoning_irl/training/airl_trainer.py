@@ -418,7 +418,7 @@ class AIRLTrainer(PolicyTrainer):
     def _good_checkpoint(self) -> Path | None:
         """The newest checkpoint that the guard, with its present limits, can go back to."""
         assert self.args.output_dir is not None
-        found = whole_checkpoints(Path(self.args.output_dir), to_resume=True)
+        found = whole_checkpoints(Path(self.args.output_dir))
         return next((path for path in found if self.guard.is_good(_guard_state(path))), None)
 
     # ---- checkpoints

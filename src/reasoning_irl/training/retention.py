@@ -69,7 +69,7 @@ class Retention:
         Warns if the metric was never logged.
         """
         step = step_of(target)
-        earlier = (step_of(path) for path in whole_checkpoints(self.run_dir, to_resume=True))
+        earlier = (step_of(path) for path in whole_checkpoints(self.run_dir))
         with writing(part):
             publish_checkpoint(part, target, since=next((n for n in earlier if n < step), 0))
         rows = [row for row in logged_rows(self.run_dir) if row["step"] > 0]  # 0: of the warm-up
@@ -83,7 +83,7 @@ class Retention:
             )
         if self.limit is None:
             return
-        found = list(whole_checkpoints(self.run_dir, to_resume=True))
+        found = list(whole_checkpoints(self.run_dir))
         kept = {*found[: self.limit], *also_kept()}
         if self.metric is not None and (best := best_checkpoint(self.run_dir, self.metric, self.greater_is_better)):
             kept.add(best)

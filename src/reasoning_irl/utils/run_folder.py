@@ -152,7 +152,7 @@ def best_checkpoint(run_dir: Path, metric: str, greater_is_better: bool) -> Path
     """
     sign, rows = 1 if greater_is_better else -1, logged_rows(run_dir)
     known = []
-    for path in whole_checkpoints(run_dir, to_resume=True):
+    for path in whole_checkpoints(run_dir):
         since = json.loads((path / MANIFEST).read_text()).get("since", 0)
         values = [row[metric] for row in rows if since < row["step"] <= step_of(path) and metric in row]
         if values:
@@ -161,9 +161,10 @@ def best_checkpoint(run_dir: Path, metric: str, greater_is_better: bool) -> Path
 
 
 def logged_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log."""
+    """The rows of a run's log, without a last one that is torn because the run was killed."""
     log = run_dir / TRAIN_LOG
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def chosen_checkpoint(run_dir: Path, choice: str) -> Path:
@@ -210,18 +211,23 @@ def checkpoint_to_resume(run_dir: Path, n_processes: int = 1) -> Path | None:
 
 def find_checkpoint(run_dir: Path, *, to_resume: bool = False) -> Path | None:
     """The whole checkpoint-N folder with the largest N, or None; one `to_resume` from has a manifest."""
-    return next(whole_checkpoints(run_dir, to_resume=to_resume), None)
-
-
-def whole_checkpoints(run_dir: Path, *, to_resume: bool) -> Iterator[Path]:
-    """Yields the whole checkpoint-N folders, the largest N first; names the damaged ones that it leaves out."""
-    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
-    for _, path in sorted(((int(match[1]), path) for match, path in named if match), reverse=True):
+    for path in _by_step(run_dir):
         damage = damage_of(path, to_resume=to_resume)
         if damage is None:
-            yield path
-        else:
-            logger.warning("%s is left out: %s", path, damage)
+            return path
+        logger.warning("%s is left out: %s", path, damage)
+    return None
+
+
+def whole_checkpoints(run_dir: Path) -> Iterator[Path]:
+    """Yields the checkpoint-N folders from which training could go on, the largest N first."""
+    yield from (path for path in _by_step(run_dir) if damage_of(path, to_resume=True) is None)
+
+
+def _by_step(run_dir: Path) -> list[Path]:
+    """The checkpoint-N folders, the largest N first."""
+    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(run_dir).glob("checkpoint-*"))
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in named if match), reverse=True)]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -236,7 +242,7 @@ def damage_of(checkpoint: Path, *, to_resume: bool) -> str | None:
             return f"it has no {MANIFEST}, so it was never finished, or is of an older version"
         return None if any((checkpoint / name).is_file() for name in WEIGHTS) else "it has no weights"
     try:
-        found = json.loads(manifest.read_bytes())  # a score may be NaN
+        found = json.loads(manifest.read_bytes())
     except (ValueError, RecursionError):
         return f"its {MANIFEST} is damaged"
     files = found.get("files") if isinstance(found, dict) else None

@@ -25,6 +25,21 @@ def test_paths_that_are_not_given_are_those_of_the_run(run_dir: Path, reward_fol
     assert found.against is None
 
 
+def test_another_checkpoint_of_the_run_can_be_chosen(
+    run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    shutil.copytree(run / "checkpoint-10", run / "checkpoint-20")
+    sampled = {"policy": str(run / "checkpoint-10")}
+    (run / "metrics.json").write_text(json.dumps(sampled))
+    found = find_inputs(irl_config(f"run_dir={run}", "checkpoint=checkpoint-10"))
+    assert (found.reward.name, found.policy) == (str(run / "checkpoint-10/reward_model"), str(run / "checkpoint-10"))
+    assert not caplog.text
+    assert find_inputs(irl_config(f"run_dir={run}")).policy == str(run / "checkpoint-20")
+    assert "the traces of" in caplog.text  # which are not of the models that score them
+    assert "checkpoint-10, and are scored with checkpoint-20" in caplog.text
+
+
 def test_given_paths_replace_those_of_the_run(run_dir: Path, reward_folder: Path, tmp_path: Path) -> None:
     against = write_rows(tmp_path / "other/traces.jsonl", [])
     given = (
