@@ -4,9 +4,10 @@
 
 `--questions` is a file of GSM8K with its own solutions, the experts. `--samples` are solutions of real models to the
 same questions, as a traces file; their labels choose how rewards are read on validation problems and judge on test
-problems, and no reward but the one called `labels` learns from them. Every reward is a linear head on the hidden states
-of one layer of a frozen model, which are computed once, kept in `--folder` and used by all forms. An interrupted call
-goes on where it was.
+problems, and no reward but those called `labels` learns from them. Problems are cross-validated: each is a test problem
+in one fold, and in the other folds it is learnt from or chooses. Every reward is a linear head on the hidden states of
+one layer of a frozen model, which are computed once, kept in `--folder` and used by all forms. An interrupted call goes
+on where it was.
 """
 
 import argparse
@@ -14,11 +15,13 @@ import hashlib
 import json
 import random
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import copy, deepcopy
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -48,15 +51,16 @@ from reasoning_irl.training.losses import LOSSES, LossInputs
 from reasoning_irl.utils.errors import DataError, UserError
 from reasoning_irl.utils.run_folder import to_jsonl, write_atomically
 
-EXPERTS_FILE = "experts.jsonl"
-N_VALIDATION, N_TEST = 119, 150  # problems; the others are learnt from
-N_EDITS = {"learn": 4, "validation": 2, "test": 2}  # of each expert
+EXPERTS_FILE = "experts_{}.jsonl"  # by fold
+N_FOLDS, N_VALIDATION = 3, 119  # validation problems of a fold; those in no other part are learnt from
+N_EDITS = 4  # of each expert
 MAX_LENGTH = 300  # tokens of a solution
 EXPERT_KINDS = [kind for kind in PerturbationKind if kind != PerturbationKind.other_option]
 UPDATES, PROBLEMS_PER_UPDATE, LEARNING_RATE, WEIGHT_DECAY = 200, 8, 1e-3, 0.01
 CLAMP = 6.0  # standard deviations; a few hidden dimensions of language models are very large
 DRAWS = 1000  # of the bootstrap
 SAMPLES, EDITS = Origin.policy, Origin.perturbed
+LOGPROB, SFT_LOGPROB = "log-probability", "log-probability of SFT"
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,12 @@ class Trace:
     origin: Origin
     correct: bool | None
     hidden: Tensor  # (T, H)
-    logps: Tensor  # (T,) of the model
+    logps: dict[str, Tensor]  # (T,) by the name of the baseline; of samples only
 
 
 @dataclass(frozen=True)
 class Problem:
     name: str
-    split: str  # learn, validation or test
     traces: list[Trace]
 
     def of(self, *origins: Origin) -> list[Trace]:
@@ -120,15 +123,35 @@ AGGREGATIONS: dict[str, Callable[[Floats], float]] = {
 # ---- data and hidden states
 
 
+Item = TypeVar("Item")
+
+
 @dataclass(frozen=True)
 class Question:
-    split: str
     record: Record
     samples: list[tuple[str, bool]]  # completion and label
 
 
-def read_questions(questions: Path, samples: Path, n_learn: int | None) -> list[Question]:
-    """The questions that have samples, split by a fixed shuffle. Raises DataError if there are too few."""
+@dataclass(frozen=True)
+class Fold(Generic[Item]):
+    """The parts of a fold, of questions or of problems."""
+
+    learn: list[Item]
+    validation: list[Item]
+    test: list[Item]
+
+
+def folds_of(items: Sequence[Item]) -> list[Fold[Item]]:
+    """Every item is tested in one fold. The first ones that are not choose how rewards are read; the rest teach."""
+    folds = []
+    for fold in range(N_FOLDS):
+        others = [item for number, item in enumerate(items) if number % N_FOLDS != fold]
+        folds.append(Fold(others[N_VALIDATION:], others[:N_VALIDATION], list(items[fold::N_FOLDS])))
+    return folds
+
+
+def read_questions(questions: Path, samples: Path, n: int | None) -> list[Question]:
+    """The first n questions of a fixed shuffle of those with samples. Raises DataError if there are too few."""
     solutions: dict[str, list[tuple[str, bool]]] = {}
     for line, values in read_jsonl(samples):
         row = Row(f"{samples}:{line}", str(line), values)
@@ -138,17 +161,17 @@ def read_questions(questions: Path, samples: Path, n_learn: int | None) -> list[
         gsm8k_record(Row(f"{questions}:{line}", str(line), values), "") for line, values in read_jsonl(questions)
     ]
     known = [record for record in records if record.question in solutions]
-    if len(known) <= N_VALIDATION + N_TEST:
-        raise DataError(f"{len(known)} questions of {questions} have samples in {samples}: too few to learn from")
     random.Random(0).shuffle(known)
-    names = ["validation"] * N_VALIDATION + ["test"] * N_TEST + ["learn"] * (n_learn or len(known))
-    return [Question(split, record, solutions[record.question]) for split, record in zip(names, known, strict=False)]
+    taken = [Question(record, solutions[record.question]) for record in known[:n]]
+    if not folds_of(taken)[0].learn:
+        raise DataError(f"{len(taken)} questions of {questions} with samples in {samples}: too few to learn from")
+    return taken
 
 
 def texts_of(question: Question) -> list[tuple[Origin, bool | None, str]]:
     """(origin, label, text) of all traces of a question: the expert, the samples, and edits of the expert."""
     record, rng = question.record, random.Random(question.record.id)
-    edits = sample_perturbations(record.target, record.question, EXPERT_KINDS, N_EDITS[question.split], rng)
+    edits = sample_perturbations(record.target, record.question, EXPERT_KINDS, N_EDITS, rng)
     return [
         (Origin.expert, None, record.target),
         *((SAMPLES, label, text) for text, label in question.samples),
@@ -156,43 +179,64 @@ def texts_of(question: Question) -> list[tuple[Origin, bool | None, str]]:
     ]
 
 
+def without_last_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
+    """The body of a model up to its layer n, without the norm at its end; it shares the weights."""
+    body: Any = copy(model.base_model)
+    body._modules = {**body._modules, "layers": body.layers[:n], "norm": nn.Identity()}
+    return body
+
+
 @torch.inference_mode()
 def computed(question: Question, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> Problem:
-    """Runs the model on all traces of a question; the question itself is run once."""
+    """Runs the model on all traces of a question; the question itself is run once.
+
+    Experts and edits stop at the layer whose hidden states are asked for: nobody reads their log-probability.
+    """
     rows = texts_of(question)
     prompt = torch.tensor([encode_prompt(tokenizer, question.record.prompt)])
     ids = [torch.tensor(encode_completion(tokenizer, text, MAX_LENGTH)[0]) for *_, text in rows]
-    padded = nn.utils.rnn.pad_sequence(ids, batch_first=True)  # (B, T)
     run: Any = model
     asked = run(prompt, use_cache=True, output_hidden_states=True, logits_to_keep=1)
-    asked.past_key_values.batch_repeat_interleave(len(ids))
-    positions = torch.arange(prompt.size(1), prompt.size(1) + padded.size(1)).expand(len(ids), -1)
-    # Padding is on the right, where causal attention never sees it.
-    body = run.base_model(
-        padded, past_key_values=asked.past_key_values, position_ids=positions, output_hidden_states=True
-    )
-    traces = []
-    for row, ((origin, correct, _), own) in enumerate(zip(rows, ids, strict=True)):
-        hidden = body.hidden_states[layer][row, : len(own)].half()
-        logps = torch.zeros(0)
-        if question.split != "learn" and origin == SAMPLES:  # the only ones whose log-probability is asked for
-            last = torch.cat([asked.hidden_states[-1][0, -1:], body.hidden_states[-1][row, : len(own) - 1]])
-            scores = run.get_output_embeddings()(last).float()
-            logps = scores.gather(1, own[:, None])[:, 0] - scores.logsumexp(1)
-        traces.append(Trace(origin, correct, hidden.clone(), logps))
-    return Problem(question.record.id, question.split, traces)
+
+    def output_of(body: Any, numbers: Sequence[int]) -> Any:
+        """Of the body on these completions: hidden states (len(numbers), T, H)."""
+        padded = nn.utils.rnn.pad_sequence([ids[number] for number in numbers], batch_first=True)
+        positions = torch.arange(prompt.size(1), prompt.size(1) + padded.size(1)).expand(len(numbers), -1)
+        cache = deepcopy(asked.past_key_values)
+        cache.batch_repeat_interleave(len(numbers))
+        # Padding is on the right, where causal attention never sees it.
+        return body(padded, past_key_values=cache, position_ids=positions, output_hidden_states=True)
+
+    of_samples = [number for number, (origin, *_) in enumerate(rows) if origin == SAMPLES]
+    of_others = [number for number in range(len(rows)) if number not in of_samples]
+    hidden: dict[int, Tensor] = {}
+    logps: dict[int, dict[str, Tensor]] = {}
+    short = output_of(without_last_layers(model, layer), of_others).last_hidden_state
+    hidden |= {number: short[row, : len(ids[number])] for row, number in enumerate(of_others)}
+    full = output_of(model.base_model, of_samples).hidden_states
+    for row, number in enumerate(of_samples):
+        own = ids[number]
+        hidden[number] = full[layer][row, : len(own)]
+        last = torch.cat([asked.hidden_states[-1][0, -1:], full[-1][row, : len(own) - 1]])
+        scores = run.get_output_embeddings()(last)
+        logps[number] = {LOGPROB: scores.gather(1, own[:, None])[:, 0] - scores.logsumexp(1)}
+    traces = [
+        Trace(origin, correct, hidden[number].half(), logps.get(number, {}))
+        for number, (origin, correct, _) in enumerate(rows)
+    ]
+    return Problem(question.record.id, traces)
 
 
 def fingerprint(question: Question, arguments: argparse.Namespace) -> str:
     """Identifies what the stored hidden states of a question were computed from."""
-    what = [str(Path(arguments.model).resolve()), arguments.layer, MAX_LENGTH, question.split, question.record.prompt]
+    what = [str(Path(arguments.model).resolve()), arguments.layer, MAX_LENGTH, question.record.prompt]
     return hashlib.sha256(json.dumps([what, texts_of(question)]).encode()).hexdigest()
 
 
 def save_problem(problem: Problem, of: str, path: Path) -> None:
     rows = [(int(t.origin), t.correct, t.hidden, t.logps) for t in problem.traces]
     part = path.with_suffix(".part")
-    torch.save({"of": of, "name": problem.name, "split": problem.split, "traces": rows}, part)
+    torch.save({"of": of, "name": problem.name, "traces": rows}, part)
     part.rename(path)
 
 
@@ -202,13 +246,7 @@ def load_problem(path: Path, of: str) -> Problem:
     if saved["of"] != of:
         raise DataError(f"{path} is of another model, layer or set of samples: choose another --folder, or remove it")
     traces = [Trace(Origin(origin), *rest) for origin, *rest in saved["traces"]]
-    return Problem(saved["name"], saved["split"], traces)
-
-
-def in_bfloat16(name: str) -> PreTrainedModel:
-    model: Any = load_policy(name)
-    converted: PreTrainedModel = model.to(torch.bfloat16).eval()
-    return converted
+    return Problem(saved["name"], traces)
 
 
 def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -> list[Problem]:
@@ -216,8 +254,7 @@ def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -
     paths = [arguments.folder / f"{question.record.id}.pt" for question in questions]
     if not all(path.is_file() for path in paths):
         tokenizer = load_tokenizer(arguments.model)
-        # Half the memory and, on a CPU that has it, a third of the time.
-        model = in_bfloat16(arguments.model)
+        model = load_policy(arguments.model).eval()  # in float32, which is the fastest on many CPUs
         for question, path in zip(tqdm(questions, desc="hidden states", unit="problem"), paths, strict=True):
             if not path.is_file():
                 problem = computed(question, model, tokenizer, arguments.layer)
@@ -229,15 +266,15 @@ def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -
 
 @torch.inference_mode()
 def sft_logprobs(questions: Sequence[Question], name: str) -> dict[str, list[Tensor]]:
-    """(T,) log-probabilities of the judged samples of each problem under the policy in the folder `name`.
+    """(T,) log-probabilities of the samples of each question under the policy in the folder `name`.
 
     They are kept in that folder, so that they go when it does.
     """
     path = Path(name) / "benchmark_logprobs.pt"
     known: dict[str, list[Tensor]] = torch.load(path, weights_only=True) if path.is_file() else {}
-    lacking = [q for q in questions if q.split != "learn" and q.record.id not in known]
+    lacking = [question for question in questions if question.record.id not in known]
     if lacking:
-        tokenizer, model = load_tokenizer(name), in_bfloat16(name)
+        tokenizer, model = load_tokenizer(name), load_policy(name).eval()
         for question in tqdm(lacking, desc="SFT", unit="problem"):
             prompt = encode_prompt(tokenizer, question.record.prompt)
             ids = [encode_completion(tokenizer, text, MAX_LENGTH)[0] for text, _ in question.samples]
@@ -252,20 +289,22 @@ def sft_logprobs(questions: Sequence[Question], name: str) -> dict[str, list[Ten
 # ---- learning
 
 
-class Standardised(nn.Module):
-    """Hidden states (..., H) with mean 0 and deviation 1 over the tokens of the given traces, clamped."""
+def with_hidden(problem: Problem, change: Callable[[Tensor], Tensor]) -> Problem:
+    return replace(problem, traces=[replace(trace, hidden=change(trace.hidden)) for trace in problem.traces])
 
-    mean: Tensor
-    deviation: Tensor
 
-    def __init__(self, traces: Sequence[Trace]) -> None:
-        super().__init__()
-        hidden = torch.cat([trace.hidden for trace in traces]).float()
-        self.register_buffer("mean", hidden.mean(0))
-        self.register_buffer("deviation", hidden.std(0) + 1e-3)
+def standardised(fold: Fold[Problem]) -> Fold[Problem]:
+    """Hidden states with mean 0 and deviation 1 over the tokens of those learnt from, clamped.
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return ((hidden.float() - self.mean) / self.deviation).clamp(-CLAMP, CLAMP)
+    Edits are not counted: they repeat their expert.
+    """
+    known = torch.cat([t.hidden for problem in fold.learn for t in problem.of(Origin.expert, SAMPLES)]).float()
+    mean, deviation = known.mean(0), known.std(0) + 1e-3
+
+    def change(hidden: Tensor) -> Tensor:
+        return ((hidden.float() - mean) / deviation).clamp(-CLAMP, CLAMP).half()
+
+    return Fold(*([with_hidden(p, change) for p in part] for part in (fold.learn, fold.validation, fold.test)))
 
 
 def rows_of(problem: Problem, form: Form) -> list[tuple[Trace, bool]]:
@@ -283,7 +322,6 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
     """Trains a linear head and returns its rewards."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    standardised = Standardised([trace for problem in problems for trace in problem.of(Origin.expert, SAMPLES)])
     usable = [problem for problem in problems if rows_of(problem, form)]
     head = nn.Linear(problems[0].traces[0].hidden.size(1), 1)
     nn.init.zeros_(head.weight)
@@ -299,7 +337,7 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
             own = rows_of(order.pop(), form)
             rows += own
             group += [number] * len(own)
-        hidden = nn.utils.rnn.pad_sequence([standardised(trace.hidden) for trace, _ in rows], batch_first=True)
+        hidden = nn.utils.rnn.pad_sequence([trace.hidden for trace, _ in rows], batch_first=True).float()
         lengths = torch.tensor([len(trace.hidden) for trace, _ in rows])
         mask = (torch.arange(hidden.size(1)) < lengths[:, None]).long()  # (B, T)
         logits = head(hidden)[..., 0] * mask
@@ -317,7 +355,7 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
     @torch.no_grad()
     def values(trace: Trace) -> Floats:
         if id(trace) not in known:
-            known[id(trace)] = head(standardised(trace.hidden))[:, 0].numpy().astype(np.float64)
+            known[id(trace)] = head(trace.hidden.float())[:, 0].numpy().astype(np.float64)
         return known[id(trace)]
 
     return values
@@ -332,6 +370,9 @@ class Judged:
 
     within: NDArray[np.float64]  # (P,)
     best_of_4: NDArray[np.float64]  # (P,)
+
+
+METRICS = [metric.name for metric in fields(Judged)]
 
 
 def judge(problems: Sequence[Problem], score: Callable[[Trace], float]) -> Judged:
@@ -367,88 +408,85 @@ def standardised_by(score: Callable[[Trace], float], validation: Sequence[Proble
     return lambda trace: (score(trace) - mean) / deviation
 
 
-def mean_of(judged: Sequence[Judged]) -> Judged:
-    return Judged(np.mean([j.within for j in judged], axis=0), np.mean([j.best_of_4 for j in judged], axis=0))
+@dataclass
+class Scored:
+    """What is known of a row of the table."""
+
+    judged: list[Judged] = field(default_factory=list)  # of the test problems of each fold, seeds averaged
+    validation: list[float] = field(default_factory=list)  # AUROC within a problem, of each fold and seed
+    read: list[str] = field(default_factory=list)
+    over_edit: list[float] = field(default_factory=list)
+    over_sample: list[float] = field(default_factory=list)
+
+    def add(self, fold: Fold[Problem], scores: Sequence[Callable[[Trace], float]], read: Sequence[str]) -> None:
+        """Adds a fold: a score for each seed, and how its values are read."""
+        of_seeds = [judge(fold.test, score) for score in scores]
+        self.judged.append(Judged(*(np.mean([getattr(j, m) for j in of_seeds], axis=0) for m in METRICS)))
+        self.validation += [within(fold.validation, score) for score in scores]
+        self.read += read
 
 
-def row(
-    name: str, read: str, validation: str, own: Judged, against: dict[str, Judged], pairs: tuple[str, str] = ("", "")
-) -> str:
+def row(name: str, scored: Scored, own: Judged, against: dict[str, Judged]) -> str:
     """A line of the table: the two metrics, each with paired differences from the rows `against`."""
     rng = np.random.default_rng(0)
     mixed = ~np.isnan(own.within)
-    cells = [name, read, validation]
-    for metric, keep in (("within", mixed), ("best_of_4", np.ones_like(mixed))):
+    cells = [name, ", ".join(dict.fromkeys(scored.read)), f"{np.mean(scored.validation):.3f}"]
+    for metric, keep in zip(METRICS, (mixed, np.ones_like(mixed)), strict=True):
         mine = getattr(own, metric)[keep]
         cells.append(f"{mine.mean():.3f}")
         for other in against.values():
             difference, low, high = paired_bootstrap(mine, getattr(other, metric)[keep], rng, DRAWS)
             cells.append(f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]")
-    return "| " + " | ".join([*cells, *pairs]) + " |"
+    shares = [f"{np.mean(shares):.2f}" if shares else "" for shares in (scored.over_edit, scored.over_sample)]
+    return "| " + " | ".join([*cells, *shares]) + " |"
 
 
-@dataclass
-class Learnt:
-    """A form with each seed; all lists are by seed."""
-
-    judged: list[Judged] = field(default_factory=list)
-    summed: list[Judged] = field(default_factory=list)  # with the log-probabilities
-    validation: list[float] = field(default_factory=list)  # AUROC within a problem
-    summed_validation: list[float] = field(default_factory=list)
-    read: list[str] = field(default_factory=list)
-    over_edit: list[float] = field(default_factory=list)
-    over_sample: list[float] = field(default_factory=list)
-
-
-def table(problems: Sequence[Problem], seeds: Sequence[int], others: dict[str, Values]) -> list[str]:
-    """Learns every form and returns the table's lines; `others` are further baselines.
-
-    A form is to be chosen by the column `validation`. Intervals are over test problems; seeds are averaged first.
-    """
-    learnt_from, validation, test = (
-        [problem for problem in problems if problem.split == split] for split in ("learn", "validation", "test")
-    )
-    scores: dict[str, tuple[str, Callable[[Trace], float]]] = {
-        "random": ("", lambda _trace: 0.0),
-        "length": ("shorter", lambda trace: -float(len(trace.hidden))),
-    }
-    log_probabilities = {"log-probability": _logprobs, **others}
-    for name, values in log_probabilities.items():
-        scores[name] = read_values(values, validation)
-    parts = [standardised_by(scores[name][1], validation) for name in log_probabilities]
-    learnt = {name: Learnt() for name in FORMS}
+def score_fold(fold: Fold[Problem], seeds: Sequence[int], rows: dict[str, Scored]) -> None:
+    """Learns every form on a fold and adds it, its sum with all log-probabilities, and the baselines to their rows."""
+    fold = standardised(fold)
+    rows["random"].add(fold, [lambda _trace: 0.0], [""])
+    rows["length"].add(fold, [lambda trace: -float(len(trace.hidden))], ["shorter"])
+    parts = []
+    names = list(fold.test[0].of(SAMPLES)[0].logps)
+    for name in names:
+        read, score = read_values(partial(_logprobs, name=name), fold.validation)
+        rows[name].add(fold, [score], [read])
+        parts.append(standardised_by(score, fold.validation))
     for name, form in FORMS.items():
+        scores, sums, how = [], [], []
         for seed in tqdm(seeds, desc=name, unit="seed"):
-            values, of = learn(learnt_from, form, seed), learnt[name]
-            read, score = read_values(values, validation)
-            own = standardised_by(score, validation)
-            total = partial(_sum, parts=[own, *parts])
-            of.read.append(read)
-            of.judged.append(judge(test, score))
-            of.validation.append(within(validation, score))
-            of.summed.append(judge(test, total))
-            of.summed_validation.append(within(validation, total))
-            of.over_edit.append(share_above(test, score, EDITS))
-            of.over_sample.append(share_above(test, score, SAMPLES))
+            read, score = read_values(learn(fold.learn, form, seed), fold.validation)
+            scores.append(score)
+            sums.append(partial(_sum, parts=[standardised_by(score, fold.validation), *parts]))
+            how.append(read)
+        rows[name].add(fold, scores, how)
+        rows[name].over_edit += [share_above(fold.test, score, EDITS) for score in scores]
+        rows[name].over_sample += [share_above(fold.test, score, SAMPLES) for score in scores]
+        rows[" + ".join([name, *names])].add(fold, sums, ["z-sum"])
 
-    baselines = {name: judge(test, score) for name, (_, score) in scores.items()}
-    against = {name: judged for name, judged in baselines.items() if name != "random"}
-    against["published form"] = mean_of(learnt[PUBLISHED].judged)
+
+def table(folds: Sequence[Fold[Problem]], seeds: Sequence[int]) -> list[str]:
+    """Learns every form on every fold and returns the table's lines.
+
+    A form is to be chosen by the column `validation`. Intervals are over test problems, after averaging the seeds.
+    """
+    rows: dict[str, Scored] = defaultdict(Scored)
+    for fold in folds:
+        score_fold(fold, seeds, rows)
+    judged = {
+        name: Judged(*(np.concatenate([getattr(j, m) for j in of.judged]) for m in METRICS))
+        for name, of in rows.items()
+    }
+    sums = [name for name in rows if name.partition(" + ")[0] in FORMS and name not in FORMS]
+    baselines = [name for name in rows if name not in FORMS and name not in sums]
+    against = {name: judged[name] for name in baselines if name != "random"} | {"published form": judged[PUBLISHED]}
     columns = ["test", *(f"minus {name}" for name in against)]
     heads = ["reward", "read by", "validation", *columns, "best of 4", *columns[1:], "expert over edit", "over sample"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for name, judged in baselines.items():
-        read, score = scores[name]
-        lines.append(row(name, read, f"{within(validation, score):.3f}", judged, against))
-    blank = " |" * len(against)
-    lines.append(f"| oracle | | 1.000 | 1.000 |{blank} {best_possible(test):.3f} |{blank} | |")
-    for name, of in learnt.items():
-        shares = f"{np.mean(of.over_edit):.2f}", f"{np.mean(of.over_sample):.2f}"
-        read = ", ".join(dict.fromkeys(of.read))
-        lines.append(row(name, read, f"{np.mean(of.validation):.3f}", mean_of(of.judged), against, shares))
-    for name, of in learnt.items():
-        title = " + ".join([name, *log_probabilities])
-        lines.append(row(title, "z-sum", f"{np.mean(of.summed_validation):.3f}", mean_of(of.summed), against))
+    blank, possible = " |" * len(against), best_possible([problem for fold in folds for problem in fold.test])
+    oracle = f"| oracle | | 1.000 | 1.000 |{blank} {possible:.3f} |{blank} | |"
+    lines += [row(name, rows[name], judged[name], against) for name in baselines]
+    lines += [oracle, *(row(name, rows[name], judged[name], against) for name in [*FORMS, *sums])]
     return lines
 
 
@@ -466,8 +504,8 @@ def best_possible(problems: Sequence[Problem]) -> float:
     return float(np.mean([any(trace.correct for trace in problem.of(SAMPLES)) for problem in problems]))
 
 
-def _logprobs(trace: Trace) -> Floats:
-    values: Floats = trace.logps.numpy().astype(np.float64)
+def _logprobs(trace: Trace, name: str) -> Floats:
+    values: Floats = trace.logps[name].numpy().astype(np.float64)
     return values
 
 
@@ -476,11 +514,11 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--model", default="models/smollm2-135m")
-    parser.add_argument("--sft", default=None, help="the model after SFT on the experts, as a further baseline")
+    parser.add_argument("--sft", nargs=N_FOLDS, help="for each fold, a model after SFT on its experts: a baseline")
     parser.add_argument("--layer", type=int, default=18)
     parser.add_argument("--folder", type=Path, default=Path("outputs/gsm8k_reward"))
-    parser.add_argument("--n-learn", type=int, default=None, help="problems to learn from; default: all that are left")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--n", type=int, default=None, help="number of problems; default: all that have samples")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     try:
         run(arguments)
@@ -491,27 +529,37 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    questions = read_questions(arguments.questions, arguments.samples, arguments.n_learn)
+    questions = read_questions(arguments.questions, arguments.samples, arguments.n)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    # In the form that sft_train.py reads, for the baseline of `--sft`.
-    experts = [q.record for q in questions if q.split == "learn"]
-    rows = [{"question": e.question, "reasoning": e.target, "answer": e.answer} for e in experts]
-    write_atomically(arguments.folder / EXPERTS_FILE, to_jsonl(rows))
-    problems = all_problems(questions, arguments)
-    others: dict[str, Values] = {}
+    parts = folds_of(questions)
+    for number, part in enumerate(parts):
+        # In the form that sft_train.py reads, for the baseline of `--sft`.
+        experts = [question.record for question in part.learn]
+        rows = [{"question": e.question, "reasoning": e.target, "answer": e.answer} for e in experts]
+        write_atomically(arguments.folder / EXPERTS_FILE.format(number), to_jsonl(rows))
+    folds = folds_of(all_problems(questions, arguments))
     if arguments.sft:
-        of_sft = sft_logprobs(questions, arguments.sft)
-        by_trace = {
-            id(trace): logps
-            for problem in problems
-            for trace, logps in zip(problem.of(SAMPLES), of_sft.get(problem.name, []), strict=False)
-        }
-        others["log-probability of SFT"] = lambda trace: by_trace[id(trace)].numpy().astype(np.float64)
-    lines = table(problems, arguments.seeds, others)
-    counts = {split: sum(problem.split == split for problem in problems) for split in ("learn", "validation", "test")}
-    lines.append(f"\n{json.dumps({'model': arguments.model, 'layer': arguments.layer, **counts})}")
+        folds = [with_sft(*known) for known in zip(folds, parts, arguments.sft, strict=True)]
+    lines = table(folds, arguments.seeds)
+    sizes = {"model": arguments.model, "layer": arguments.layer, "problems": len(questions), "folds": len(folds)}
+    lines.append(f"\n{json.dumps({**sizes, 'learnt from in a fold': len(folds[0].learn)})}")
     print("\n".join(lines))
     write_atomically(arguments.folder / "table.md", "\n".join(lines) + "\n")
+
+
+def with_sft(fold: Fold[Problem], questions: Fold[Question], name: str) -> Fold[Problem]:
+    """Adds the log-probabilities of the policy in the folder `name` to the samples that are judged or choose."""
+    known = sft_logprobs([*questions.validation, *questions.test], name)
+
+    def added(problem: Problem) -> Problem:
+        of_samples = iter(known[problem.name])
+        traces = [
+            replace(trace, logps={**trace.logps, SFT_LOGPROB: next(of_samples)}) if trace.origin == SAMPLES else trace
+            for trace in problem.traces
+        ]
+        return replace(problem, traces=traces)
+
+    return Fold(fold.learn, [added(p) for p in fold.validation], [added(p) for p in fold.test])
 
 
 if __name__ == "__main__":
