@@ -18,11 +18,11 @@ say() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - start)); }
 # One thread each: two programs run at a time, and results depend on the number of threads.
 export OMP_NUM_THREADS=1
 
-# From the same warm start: SFT on the same experts, for about as long as AIRL takes; then the samples of both.
+# From the same warm start: SFT on the same experts, ten passes, after which it loses variety; then the samples of both.
 baselines() {
   until [ -d "$run/warm_start" ]; do sleep 1; done # it appears when it is whole
   python sft_train.py seed="$seed" training.output_dir="$run/sft_continued" model.checkpoint="$run/warm_start" \
-    training.max_steps=600 training.save_steps=600 training.logging_steps=50
+    training.max_steps=160 training.save_steps=160 training.logging_steps=20
   python evaluate.py run_dir="$run" policy_path="$run/warm_start" output_dir="$run/warm_start_samples"
   python evaluate.py run_dir="$run/sft_continued"
 }

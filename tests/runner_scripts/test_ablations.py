@@ -116,7 +116,7 @@ class TestOverrides:
         config = compose_config("config_sft_train", SFTTrainConfig, *words)
         assert script == "sft_train.py"
         assert config.warm_start.enabled
-        assert config.training.max_steps == config.training.save_steps == 600
+        assert config.training.max_steps == config.training.save_steps == 160
         default = compose_config("config_irl_train", IRLTrainConfig, "seed=4")
         assert (config.seed, config.dataset, config.warm_start) == (4, default.dataset, default.warm_start)
         assert config.model.embedded == default.model.embedded
@@ -158,7 +158,7 @@ class TestProgress:
         folder = ablations.folder_of(ablations.SFT, 0)
         write(folder, "checkpoint-100/model.safetensors")
         assert not ablations.sft_command(0).is_done
-        write(folder, "checkpoint-600/model.safetensors")
+        write(folder, "checkpoint-160/model.safetensors")
         assert ablations.sft_command(0).is_done
 
     @pytest.mark.parametrize("left", [[], ["train_log.jsonl"], ["checkpoint-50/optimizer.pt"]])
@@ -184,7 +184,7 @@ class TestProgress:
 
     def test_sft_with_a_checkpoint_is_kept(self) -> None:
         folder = ablations.folder_of(ablations.SFT, 0)
-        write(folder, "config.yaml", "checkpoint-600/model.safetensors")
+        write(folder, "config.yaml", "checkpoint-160/model.safetensors")
         ablations.remove_unfinished(ablations.sft_command(0))
         assert folder.exists()
 
@@ -206,7 +206,7 @@ class FakeJobs:
             return False
         match call[1]:
             case "sft_train":
-                write(folder, "config.yaml", "checkpoint-600/model.safetensors")
+                write(folder, "config.yaml", "checkpoint-160/model.safetensors")
             case "irl_train":
                 assert not folder.exists(), "a training never starts in an existing folder"
                 write(folder, "config.yaml", "checkpoint-50/model.safetensors")
@@ -253,7 +253,7 @@ def test_every_seed_is_started_once_and_a_second_call_runs_nothing(
 
 
 def test_killed_run_goes_on_where_it_was(jobs: FakeJobs, here: Path) -> None:
-    write(here / "sft_seed0", "config.yaml", "checkpoint-600/model.safetensors")
+    write(here / "sft_seed0", "config.yaml", "checkpoint-160/model.safetensors")
     write(here / "default_seed0", "config.yaml", "checkpoint-50/model.safetensors", "traces.partial.jsonl")
     write(here / "plain_head_seed0", "config.yaml", "train_log.jsonl")
     assert ablations.main(["--seeds", "0", *TWO]) == 0
