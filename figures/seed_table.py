@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, 
 from figures.tables import known, markdown, number
 from reasoning_irl.eval.scoring.methods import LOCATING, SCORED
 
+OF_START = ("auroc_within_prompt", "rerank@1|8")  # of the samples of the warm start
 SHOWN = (
     "seconds/total",
     "warm_start/pass@1",
@@ -23,8 +24,9 @@ SHOWN = (
     "majority@8",
     "oracle@8",
     *(
-        f"{method}/{metric}"
-        for metric in ("auroc", "auroc_within_prompt", "rerank@1|8")
+        f"{of}{method}/{metric}"
+        for of, metrics in (("", ("auroc", "auroc_within_prompt", "rerank@1|8")), ("warm_start/", OF_START))
+        for metric in metrics
         for method in SCORED
         if method not in ("random", "oracle") or metric == "rerank@1|8"  # an AUROC of 0.5 or 1 by definition
     ),

@@ -28,7 +28,7 @@ baselines() {
 }
 
 log=$(mktemp)
-trap 'kill -- -"$baselines" 2>/dev/null; rm -f "$log"' EXIT # the baselines end with this script
+trap 'kill -- -"$baselines" $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT # the baselines end with this script
 set -m # a process group of their own, so that all of it can be ended
 baselines >"$log" 2>&1 &
 baselines=$!
@@ -42,7 +42,12 @@ python evaluate.py run_dir="$run"
 wait "$baselines" || { cat "$log" >&2; exit 1; }
 
 say "3/4 evaluating the reward: reranking, AUROC, first wrong step: 30 s"
-python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued" >"$run/tables.txt"
+score() { python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued" "$@"; }
+start_samples=$run/warm_start_samples # those of a policy that has not learnt from the reward
+score eval.traces="$start_samples/traces.jsonl" output_dir="$start_samples" eval.n_planted=0 >"$start_samples/tables.txt" &
+start_scored=$!
+score >"$run/tables.txt"
+wait "$start_scored"
 
 say "4/4 figures and report: 5 s"
 python figures/plot_run.py "$run"

@@ -43,6 +43,14 @@ def test_whole_pipeline_runs_on_two_steps(tmp_path: Path, warm_python: Path) -> 
         ],
         ["evaluate.py", f"run_dir={run}/sft_continued", *few],
         ["evaluate_irl.py", f"run_dir={run}", "eval.n_planted=8", "eval.bootstrap_draws=20"],
+        [
+            "evaluate_irl.py",
+            f"run_dir={run}",
+            f"eval.traces={run}/warm_start_samples/traces.jsonl",
+            f"output_dir={run}/warm_start_samples",
+            "eval.n_planted=0",
+            "eval.bootstrap_draws=20",
+        ],
         ["figures/plot_run.py", str(run)],
         ["-m", "reasoning_irl.eval.quickstart_report", str(run), "1"],
     ):
@@ -69,6 +77,8 @@ def test_whole_pipeline_runs_on_two_steps(tmp_path: Path, warm_python: Path) -> 
         "random/rerank@1|8",
         "logprob/rerank@1|8",
         "frozen/rerank@1|8",
+        "warm_start/reward/rerank@1|8",
+        "warm_start/logprob/auroc_within_prompt",
         *(f"{m}/first_error_hit@1/{e}" for m in ("reward", "logprob") for e in ("planted", "natural")),
     ):
         assert key in metrics

@@ -16,6 +16,8 @@ from reasoning_irl.utils.run_folder import FIGURES, METRICS_FILE, REPORT_FILE, T
 # Each policy, and the folder of its metrics within the run.
 POLICIES = {"warm_start": "warm_start_samples", "sft_continued": "sft_continued", "airl": "."}
 POLICY_METRICS = ("pass@", "majority@", "completion_length", "format_ok")
+# Of the warm start's samples, which no reward has improved.
+START, START_METRICS = "warm_start", ("rerank@1|", "auroc_within_prompt")
 TABLES_FILE = "tables.txt"  # what evaluate_irl.py prints
 METHODS = ("reward", "frozen", "logprob", "sft", "length", "random", "majority", "oracle")
 SUPERVISION = {"warm_start": "an error-prone annotator", "sft_continued": "demonstrations", "airl": "demonstrations"}
@@ -26,7 +28,8 @@ def join(run_dir: Path, seconds: float) -> Metrics:
     metrics = read_metrics(run_dir / METRICS_FILE)
     for policy, folder in POLICIES.items():
         for key, value in read_metrics(run_dir / folder / METRICS_FILE).items():
-            if key.startswith(POLICY_METRICS):
+            is_of_start = policy == START and key.partition("/")[2].startswith(START_METRICS)
+            if key.startswith(POLICY_METRICS) or is_of_start:
                 metrics[f"{policy}/{key}"] = value
     metrics["seconds/total"] = seconds
     write_metrics(run_dir / METRICS_FILE, metrics)
@@ -46,8 +49,11 @@ def policy_table(metrics: Metrics) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def reward_table(metrics: Metrics) -> str:
-    """How well the reward and its main baselines choose, tell right from wrong, and find the first wrong step."""
+def reward_table(metrics: Metrics, policy: str) -> str:
+    """How well the reward and its main baselines choose, tell right from wrong, and find the first wrong step.
+
+    `metrics` are those of the samples of `policy`.
+    """
     n = metrics["n_rerank"]
     columns = {
         f"best of {n}": f"rerank@1|{n}",
@@ -55,7 +61,9 @@ def reward_table(metrics: Metrics) -> str:
         "within problem": "auroc_within_prompt",
         "first error found": "first_error_hit@1/natural",
     }
-    title = f"Scores of the samples of airl: {metrics['n_test_problems']} test problems, 95 % intervals over problems"
+    title = (
+        f"Scores of the samples of {policy}: {metrics['n_test_problems']} test problems, 95 % intervals over problems"
+    )
     shown = Table(WHICH_TO_CHOOSE, title, columns, {name: name for name in METHODS})
     return section(shown, with_aliases(metrics))
 
@@ -66,7 +74,8 @@ def main() -> None:
     rows = [row for _, row in read_jsonl(run_dir / TRACES_FILE)]
     test = [row for row in rows if row["split"] == TEST]
     write_run_report(run_dir, metrics, balanced(test, 2000, seed=0), len(test))
-    print(f"{policy_table(metrics)}\n\n{reward_table(metrics)}\n")
+    of_start = read_metrics(run_dir / POLICIES[START] / METRICS_FILE)
+    print(f"{policy_table(metrics)}\n\n{reward_table(of_start, START)}\n\n{reward_table(metrics, 'airl')}\n")
     print(
         f"{seconds:.0f} s in total, written to {run_dir}:\n"
         f"  {REPORT_FILE}  open it in a browser: the tables, and each token of each trace coloured by its reward\n"
