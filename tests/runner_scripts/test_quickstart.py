@@ -17,7 +17,10 @@ echo "$*" >>"$STUB_LOG"
 run=$(sed -E 's/.*(training.output_dir|output_dir|run_dir)=([^ ]*).*/\\2/' <<<"$*")
 case "$*" in
 *"$STUB_FAILS"*) echo "error: $1 failed" >&2; exit 2 ;;
-irl_train.py*) mkdir -p "$run/warm_start" ;;
+irl_train.py*)
+  mkdir -p "$run/warm_start"
+  [ -z "$STUB_STUCK" ] || { until [ -s "$STUB_STUCK" ]; do sleep 0.05; done; exit 2; } ;;
+sft_train.py*) [ -z "$STUB_STUCK" ] || { echo $$ >"$STUB_STUCK"; exec sleep 60; } ;;
 evaluate.py*) mkdir -p "$run" ;;
 esac
 """
@@ -33,6 +36,7 @@ def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{stub.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STUB_FAILS", "nothing")
+    monkeypatch.setenv("STUB_STUCK", "")
     return tmp_path / "run"
 
 
@@ -72,3 +76,13 @@ def test_the_baselines_do_not_wait_for_a_training_that_failed(
     quickstart.joinpath("warm_start").mkdir(parents=True)
     time.sleep(1.5)  # the baselines look for the folder every second
     assert "sft_train.py" not in (quickstart.parent / "log").read_text()
+
+
+def test_a_running_baseline_ends_with_a_training_that_failed(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: ending the shell that started the baseline, but not the baseline."""
+    process = quickstart.parent / "process"
+    monkeypatch.setenv("STUB_STUCK", str(process))
+    assert run(quickstart).returncode == 2
+    time.sleep(0.5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process.read_text()), 0)
