@@ -494,7 +494,6 @@ def _warm_start(config: schema.PolicyTrainConfig, started: Started) -> str:
         learning_rate=warm.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
-        train_sampling_strategy="group_by_length",  # a third of the tokens would be padding
         logging_steps=50,
         save_strategy="no",
         save_only_model=True,
