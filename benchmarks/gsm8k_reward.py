@@ -40,12 +40,11 @@ from reasoning_irl.data.gsm8k import gsm8k_record
 from reasoning_irl.data.jsonl import read_jsonl
 from reasoning_irl.data.perturbations import sample_perturbations
 from reasoning_irl.data.records import Record, Row
-from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion, encode_prompt
+from reasoning_irl.data.tokens import encode_completion, encode_prompt
 from reasoning_irl.metrics.bootstrap import paired_bootstrap
 from reasoning_irl.metrics.traces import Floats, auroc, best_of_n
 from reasoning_irl.models.granularity import read_mask
 from reasoning_irl.models.loading import load_policy, load_tokenizer
-from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.training.discriminator import Origin
 from reasoning_irl.training.losses import LOSSES, LossInputs
 from reasoning_irl.utils.errors import DataError, UserError
@@ -186,6 +185,32 @@ def without_last_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
     return body
 
 
+def asked(question: Question, model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The model's output on the question alone."""
+    prompt = torch.tensor([encode_prompt(tokenizer, question.record.prompt)])
+    return model(prompt, use_cache=True, output_hidden_states=True, logits_to_keep=1)
+
+
+def continued(body: Any, question: Any, ids: Sequence[Tensor]) -> Any:
+    """The output of a model's body on completions of a question that `asked` has run: hidden states (B, T, H)."""
+    padded = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
+    cache = deepcopy(question.past_key_values)
+    cache.batch_repeat_interleave(len(ids))
+    positions = torch.arange(padded.size(1)).expand(len(ids), -1) + cache.get_seq_length()
+    # Padding is on the right, where causal attention never sees it.
+    return body(padded, past_key_values=cache, position_ids=positions, output_hidden_states=True)
+
+
+def logps_of(model: Any, question: Any, states: Tensor, ids: Sequence[Tensor]) -> list[Tensor]:
+    """(T,) log-probabilities of each completion, from the last hidden states (B, T, H) of `continued`."""
+    logps = []
+    for row, own in zip(states, ids, strict=True):
+        last = torch.cat([question.hidden_states[-1][0, -1:], row[: len(own) - 1]])
+        scores = model.get_output_embeddings()(last)
+        logps.append(scores.gather(1, own[:, None])[:, 0] - scores.logsumexp(1))
+    return logps
+
+
 @torch.inference_mode()
 def computed(question: Question, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> Problem:
     """Runs the model on all traces of a question; the question itself is run once.
@@ -193,36 +218,17 @@ def computed(question: Question, model: PreTrainedModel, tokenizer: PreTrainedTo
     Experts and edits stop at the layer whose hidden states are asked for: nobody reads their log-probability.
     """
     rows = texts_of(question)
-    prompt = torch.tensor([encode_prompt(tokenizer, question.record.prompt)])
     ids = [torch.tensor(encode_completion(tokenizer, text, MAX_LENGTH)[0]) for *_, text in rows]
-    run: Any = model
-    asked = run(prompt, use_cache=True, output_hidden_states=True, logits_to_keep=1)
-
-    def output_of(body: Any, numbers: Sequence[int]) -> Any:
-        """Of the body on these completions: hidden states (len(numbers), T, H)."""
-        padded = nn.utils.rnn.pad_sequence([ids[number] for number in numbers], batch_first=True)
-        positions = torch.arange(prompt.size(1), prompt.size(1) + padded.size(1)).expand(len(numbers), -1)
-        cache = deepcopy(asked.past_key_values)
-        cache.batch_repeat_interleave(len(numbers))
-        # Padding is on the right, where causal attention never sees it.
-        return body(padded, past_key_values=cache, position_ids=positions, output_hidden_states=True)
-
+    before = asked(question, model, tokenizer)
     of_samples = [number for number, (origin, *_) in enumerate(rows) if origin == SAMPLES]
     of_others = [number for number in range(len(rows)) if number not in of_samples]
-    hidden: dict[int, Tensor] = {}
-    logps: dict[int, dict[str, Tensor]] = {}
-    short = output_of(without_last_layers(model, layer), of_others).last_hidden_state
-    hidden |= {number: short[row, : len(ids[number])] for row, number in enumerate(of_others)}
-    full = output_of(model.base_model, of_samples).hidden_states
-    for row, number in enumerate(of_samples):
-        own = ids[number]
-        hidden[number] = full[layer][row, : len(own)]
-        last = torch.cat([asked.hidden_states[-1][0, -1:], full[-1][row, : len(own) - 1]])
-        scores = run.get_output_embeddings()(last)
-        logps[number] = {LOGPROB: scores.gather(1, own[:, None])[:, 0] - scores.logsumexp(1)}
+    short = continued(without_last_layers(model, layer), before, [ids[n] for n in of_others]).last_hidden_state
+    full = continued(model.base_model, before, [ids[n] for n in of_samples]).hidden_states
+    hidden = dict(zip([*of_others, *of_samples], [*short, *full[layer]], strict=True))
+    logps = dict(zip(of_samples, logps_of(model, before, full[-1], [ids[n] for n in of_samples]), strict=True))
     traces = [
-        Trace(origin, correct, hidden[number].half(), logps.get(number, {}))
-        for number, (origin, correct, _) in enumerate(rows)
+        Trace(origin, correct, hidden[n][: len(ids[n])].half(), {LOGPROB: logps[n]} if n in logps else {})
+        for n, (origin, correct, _) in enumerate(rows)
     ]
     return Problem(question.record.id, traces)
 
@@ -276,11 +282,10 @@ def sft_logprobs(questions: Sequence[Question], name: str) -> dict[str, list[Ten
     if lacking:
         tokenizer, model = load_tokenizer(name), load_policy(name).eval()
         for question in tqdm(lacking, desc="SFT", unit="problem"):
-            prompt = encode_prompt(tokenizer, question.record.prompt)
-            ids = [encode_completion(tokenizer, text, MAX_LENGTH)[0] for text, _ in question.samples]
-            batch = collate([TokenSequence(prompt, own) for own in ids], tokenizer.pad_token_id)
-            values = token_logps(model, batch)[0].float()
-            known[question.record.id] = [row[: len(own)].clone() for row, own in zip(values, ids, strict=True)]
+            ids = [torch.tensor(encode_completion(tokenizer, text, MAX_LENGTH)[0]) for text, _ in question.samples]
+            before = asked(question, model, tokenizer)
+            states = continued(model.base_model, before, ids).last_hidden_state
+            known[question.record.id] = logps_of(model, before, states, ids)
             torch.save(known, path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
     return known
