@@ -91,7 +91,7 @@ FORMS = {
     "labels": _form("pairwise", "additive", "sparse", SAMPLES, from_labels=True),
     "labels, experts and edits": _form("pairwise", "additive", "sparse", SAMPLES, EDITS, from_labels=True),
 }
-PUBLISHED = next(iter(FORMS))
+PUBLISHED, CHOSEN = next(iter(FORMS)), "chosen by validation"
 
 
 @dataclass(frozen=True)
@@ -185,27 +185,27 @@ def without_last_layers(model: PreTrainedModel, n: int) -> PreTrainedModel:
     return body
 
 
-def asked(question: Question, model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+def prompt_output(question: Question, model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
     """The model's output on the question alone."""
     prompt = torch.tensor([encode_prompt(tokenizer, question.record.prompt)])
     return model(prompt, use_cache=True, output_hidden_states=True, logits_to_keep=1)
 
 
-def continued(body: Any, question: Any, ids: Sequence[Tensor]) -> Any:
-    """The output of a model's body on completions of a question that `asked` has run: hidden states (B, T, H)."""
+def completion_output(body: Any, prompt: Any, ids: Sequence[Tensor], every_layer: bool = False) -> Any:
+    """The output of a model's body on completions, after what `prompt_output` gave: hidden states (B, T, H)."""
     padded = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
-    cache = deepcopy(question.past_key_values)
+    cache = deepcopy(prompt.past_key_values)
     cache.batch_repeat_interleave(len(ids))
     positions = torch.arange(padded.size(1)).expand(len(ids), -1) + cache.get_seq_length()
     # Padding is on the right, where causal attention never sees it.
-    return body(padded, past_key_values=cache, position_ids=positions, output_hidden_states=True)
+    return body(padded, past_key_values=cache, position_ids=positions, output_hidden_states=every_layer)
 
 
-def logps_of(model: Any, question: Any, states: Tensor, ids: Sequence[Tensor]) -> list[Tensor]:
-    """(T,) log-probabilities of each completion, from the last hidden states (B, T, H) of `continued`."""
+def logps_of(model: Any, prompt: Any, states: Tensor, ids: Sequence[Tensor]) -> list[Tensor]:
+    """(T,) log-probabilities of each completion, from the last hidden states (B, T, H) of `completion_output`."""
     logps = []
     for row, own in zip(states, ids, strict=True):
-        last = torch.cat([question.hidden_states[-1][0, -1:], row[: len(own) - 1]])
+        last = torch.cat([prompt.hidden_states[-1][0, -1:], row[: len(own) - 1]])
         scores = model.get_output_embeddings()(last)
         logps.append(scores.gather(1, own[:, None])[:, 0] - scores.logsumexp(1))
     return logps
@@ -219,13 +219,14 @@ def computed(question: Question, model: PreTrainedModel, tokenizer: PreTrainedTo
     """
     rows = texts_of(question)
     ids = [torch.tensor(encode_completion(tokenizer, text, MAX_LENGTH)[0]) for *_, text in rows]
-    before = asked(question, model, tokenizer)
+    prompt = prompt_output(question, model, tokenizer)
     of_samples = [number for number, (origin, *_) in enumerate(rows) if origin == SAMPLES]
     of_others = [number for number in range(len(rows)) if number not in of_samples]
-    short = continued(without_last_layers(model, layer), before, [ids[n] for n in of_others]).last_hidden_state
-    full = continued(model.base_model, before, [ids[n] for n in of_samples]).hidden_states
+    lower = without_last_layers(model, layer)
+    short = completion_output(lower, prompt, [ids[n] for n in of_others]).last_hidden_state
+    full = completion_output(model.base_model, prompt, [ids[n] for n in of_samples], every_layer=True).hidden_states
     hidden = dict(zip([*of_others, *of_samples], [*short, *full[layer]], strict=True))
-    logps = dict(zip(of_samples, logps_of(model, before, full[-1], [ids[n] for n in of_samples]), strict=True))
+    logps = dict(zip(of_samples, logps_of(model, prompt, full[-1], [ids[n] for n in of_samples]), strict=True))
     traces = [
         Trace(origin, correct, hidden[n][: len(ids[n])].half(), {LOGPROB: logps[n]} if n in logps else {})
         for n, (origin, correct, _) in enumerate(rows)
@@ -237,6 +238,12 @@ def fingerprint(question: Question, arguments: argparse.Namespace) -> str:
     """Identifies what the stored hidden states of a question were computed from."""
     what = [str(Path(arguments.model).resolve()), arguments.layer, MAX_LENGTH, question.record.prompt]
     return hashlib.sha256(json.dumps([what, texts_of(question)]).encode()).hexdigest()
+
+
+def samples_id(question: Question) -> str:
+    """Identifies a question with its samples."""
+    what = [question.record.prompt, [text for text, _ in question.samples]]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def save_problem(problem: Problem, of: str, path: Path) -> None:
@@ -260,7 +267,10 @@ def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -
     paths = [arguments.folder / f"{question.record.id}.pt" for question in questions]
     if not all(path.is_file() for path in paths):
         tokenizer = load_tokenizer(arguments.model)
-        model = load_policy(arguments.model).eval()  # in float32, which is the fastest on many CPUs
+        model = load_policy(arguments.model).eval()  # in float32, the faster one on the CPU measured (docs/log.md)
+        if not 1 <= arguments.layer < model.config.num_hidden_layers:
+            # The states of the last layer are known after its norm only.
+            raise UserError(f"--layer {arguments.layer}: choose one of 1 to {model.config.num_hidden_layers - 1}")
         for question, path in zip(tqdm(questions, desc="hidden states", unit="problem"), paths, strict=True):
             if not path.is_file():
                 problem = computed(question, model, tokenizer, arguments.layer)
@@ -272,20 +282,20 @@ def all_problems(questions: Sequence[Question], arguments: argparse.Namespace) -
 
 @torch.inference_mode()
 def sft_logprobs(questions: Sequence[Question], name: str) -> dict[str, list[Tensor]]:
-    """(T,) log-probabilities of the samples of each question under the policy in the folder `name`.
+    """(T,) log-probabilities of the samples of each question, by `samples_id`, under the policy in the folder `name`.
 
     They are kept in that folder, so that they go when it does.
     """
     path = Path(name) / "benchmark_logprobs.pt"
     known: dict[str, list[Tensor]] = torch.load(path, weights_only=True) if path.is_file() else {}
-    lacking = [question for question in questions if question.record.id not in known]
+    lacking = [question for question in questions if samples_id(question) not in known]
     if lacking:
         tokenizer, model = load_tokenizer(name), load_policy(name).eval()
         for question in tqdm(lacking, desc="SFT", unit="problem"):
             ids = [torch.tensor(encode_completion(tokenizer, text, MAX_LENGTH)[0]) for text, _ in question.samples]
-            before = asked(question, model, tokenizer)
-            states = continued(model.base_model, before, ids).last_hidden_state
-            known[question.record.id] = logps_of(model, before, states, ids)
+            prompt = prompt_output(question, model, tokenizer)
+            states = completion_output(model.base_model, prompt, ids).last_hidden_state
+            known[samples_id(question)] = logps_of(model, prompt, states, ids)
             torch.save(known, path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
     return known
@@ -470,20 +480,33 @@ def score_fold(fold: Fold[Problem], seeds: Sequence[int], rows: dict[str, Scored
         rows[" + ".join([name, *names])].add(fold, sums, ["z-sum"])
 
 
+def add_chosen(rows: dict[str, Scored], n_seeds: int) -> None:
+    """Adds the last fold to the row `chosen`: that of the form without labels that is best on its validation problems.
+
+    To choose by the column `validation` would be to choose by labels of problems that other folds test.
+    """
+    last = {name: rows[name].validation[-n_seeds:] for name, form in FORMS.items() if not form.from_labels}
+    best = max(last, key=lambda name: float(np.mean(last[name])))
+    rows[CHOSEN].judged.append(rows[best].judged[-1])
+    rows[CHOSEN].validation += last[best]
+    rows[CHOSEN].read.append(best)
+
+
 def table(folds: Sequence[Fold[Problem]], seeds: Sequence[int]) -> list[str]:
     """Learns every form on every fold and returns the table's lines.
 
-    A form is to be chosen by the column `validation`. Intervals are over test problems, after averaging the seeds.
+    Intervals are over test problems, after averaging the seeds.
     """
     rows: dict[str, Scored] = defaultdict(Scored)
     for fold in folds:
         score_fold(fold, seeds, rows)
+        add_chosen(rows, len(seeds))
     judged = {
         name: Judged(*(np.concatenate([getattr(j, m) for j in of.judged]) for m in METRICS))
         for name, of in rows.items()
     }
     sums = [name for name in rows if name.partition(" + ")[0] in FORMS and name not in FORMS]
-    baselines = [name for name in rows if name not in FORMS and name not in sums]
+    baselines = [name for name in rows if name not in FORMS and name not in [*sums, CHOSEN]]
     against = {name: judged[name] for name in baselines if name != "random"} | {"published form": judged[PUBLISHED]}
     columns = ["test", *(f"minus {name}" for name in against)]
     heads = ["reward", "read by", "validation", *columns, "best of 4", *columns[1:], "expert over edit", "over sample"]
@@ -491,7 +514,7 @@ def table(folds: Sequence[Fold[Problem]], seeds: Sequence[int]) -> list[str]:
     blank, possible = " |" * len(against), best_possible([problem for fold in folds for problem in fold.test])
     oracle = f"| oracle | | 1.000 | 1.000 |{blank} {possible:.3f} |{blank} | |"
     lines += [row(name, rows[name], judged[name], against) for name in baselines]
-    lines += [oracle, *(row(name, rows[name], judged[name], against) for name in [*FORMS, *sums])]
+    lines += [oracle, *(row(name, rows[name], judged[name], against) for name in [*FORMS, CHOSEN, *sums])]
     return lines
 
 
@@ -520,6 +543,7 @@ def main() -> int:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--model", default="models/smollm2-135m")
     parser.add_argument("--sft", nargs=N_FOLDS, help="for each fold, a model after SFT on its experts: a baseline")
+    parser.add_argument("--states-only", action="store_true", help="compute the hidden states and learn nothing yet")
     parser.add_argument("--layer", type=int, default=18)
     parser.add_argument("--folder", type=Path, default=Path("outputs/gsm8k_reward"))
     parser.add_argument("--n", type=int, default=None, help="number of problems; default: all that have samples")
@@ -542,7 +566,10 @@ def run(arguments: argparse.Namespace) -> None:
         experts = [question.record for question in part.learn]
         rows = [{"question": e.question, "reasoning": e.target, "answer": e.answer} for e in experts]
         write_atomically(arguments.folder / EXPERTS_FILE.format(number), to_jsonl(rows))
-    folds = folds_of(all_problems(questions, arguments))
+    problems = all_problems(questions, arguments)
+    if arguments.states_only:
+        return
+    folds = folds_of(problems)
     if arguments.sft:
         folds = [with_sft(*known) for known in zip(folds, parts, arguments.sft, strict=True)]
     lines = table(folds, arguments.seeds)
@@ -555,9 +582,10 @@ def run(arguments: argparse.Namespace) -> None:
 def with_sft(fold: Fold[Problem], questions: Fold[Question], name: str) -> Fold[Problem]:
     """Adds the log-probabilities of the policy in the folder `name` to the samples that are judged or choose."""
     known = sft_logprobs([*questions.validation, *questions.test], name)
+    ids = {question.record.id: samples_id(question) for question in [*questions.validation, *questions.test]}
 
     def added(problem: Problem) -> Problem:
-        of_samples = iter(known[problem.name])
+        of_samples = iter(known[ids[problem.name]])
         traces = [
             replace(trace, logps={**trace.logps, SFT_LOGPROB: next(of_samples)}) if trace.origin == SAMPLES else trace
             for trace in problem.traces

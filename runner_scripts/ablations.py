@@ -37,7 +37,7 @@ from runner_scripts.reproduce import (
 )
 
 OUT = Path("outputs/ablations")
-SFT_STEPS = 160  # ten passes: with more, its samples lose variety and nothing is gained (docs/log.md)
+SFT_STEPS = 160  # ten passes, as in the quickstart: chosen by pass@1 (docs/log.md)
 SFT = "sft"  # the name of the run that warm-starts a seed and then imitates its experts
 # The first value of each is the default's.
 GRID = {

@@ -13,8 +13,8 @@ if [ -e "$run" ]; then
   mv "$run" "$run.$n"
   echo "kept the earlier run as $run.$n"
 fi
-start=$SECONDS
-say() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - start)); }
+began=$SECONDS
+say() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - began)); }
 
 say "1/4 warm start, then adversarial IRL: 3 min"
 python irl_train.py seed="$seed" training.output_dir="$run" "$@"
@@ -22,8 +22,9 @@ python irl_train.py seed="$seed" training.output_dir="$run" "$@"
 # From here on, two programs run at a time.
 export OMP_NUM_THREADS=1
 log=$(mktemp) baselines=
-trap 'kill -- ${baselines:+-"$baselines"} $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT # all of it ends with this script
-# From the same warm start, on the same experts: ten passes, after which SFT loses variety. Then its samples.
+# What runs in the background ends with this script.
+trap 'kill -- ${baselines:+-"$baselines"} $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
+# From the same warm start, on the same experts: ten passes, chosen by pass@1 (docs/log.md). Then its samples.
 imitate() {
   python sft_train.py seed="$seed" training.output_dir="$run/sft_continued" model.checkpoint="$run/warm_start" \
     training.max_steps=160 training.save_steps=160 training.logging_steps=20
@@ -38,15 +39,16 @@ set +m
 python evaluate.py run_dir="$run"
 python evaluate.py run_dir="$run" policy_path="$run/warm_start" output_dir="$run/warm_start_samples"
 wait "$baselines" || { cat "$log" >&2; exit 1; }
+baselines=
 
 say "3/4 evaluating the reward: reranking, AUROC, first wrong step: 1 min"
-score() { python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued" "$@"; }
-start_samples=$run/warm_start_samples # those of a policy that has not learnt from the reward
-score eval.traces="$start_samples/traces.jsonl" output_dir="$start_samples" eval.n_planted=0 >"$start_samples/tables.txt" &
-start_scored=$!
-score >"$run/tables.txt"
-wait "$start_scored"
+scored=(python evaluate_irl.py run_dir="$run" model.sft_path="$run/sft_continued")
+start=$run/warm_start_samples # those of a policy that has not learnt from the reward
+"${scored[@]}" eval.traces="$start/traces.jsonl" output_dir="$start" eval.n_planted=0 >"$start/tables.txt" &
+of_start=$!
+"${scored[@]}" >"$run/tables.txt"
+wait "$of_start"
 
 say "4/4 figures and report: 5 s"
 python figures/plot_run.py "$run"
-python -m reasoning_irl.eval.quickstart_report "$run" $((SECONDS - start))
+python -m reasoning_irl.eval.quickstart_report "$run" $((SECONDS - began))

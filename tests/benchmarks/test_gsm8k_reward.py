@@ -16,7 +16,7 @@ from reasoning_irl.data.tokens import TokenSequence, collate, encode_completion,
 from reasoning_irl.models.loading import load_policy
 from reasoning_irl.models.logprobs import token_logps
 from reasoning_irl.training.discriminator import Origin
-from reasoning_irl.utils.errors import DataError
+from reasoning_irl.utils.errors import DataError, UserError
 from tests.helpers.models import save_tiny_model
 from tests.helpers.tokenizers import COARSE
 from tests.helpers.traces import write_rows
@@ -191,6 +191,26 @@ def test_log_probabilities_of_sft_belong_to_their_sample(files: tuple[Path, Path
             torch.testing.assert_close(trace.logps[SFT_LOGPROB], trace.logps[LOGPROB], atol=1e-4, rtol=1e-4)
 
 
+def test_layers_whose_states_are_not_comparable_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Trap: of the last layer, samples would have the state after the final norm, experts the one before."""
+    model = str(save_tiny_model(tmp_path / "model", COARSE))
+    questions = gsm8k_reward.read_questions(*files, None)
+    for layer in (-1, 0, 2):
+        known = argparse.Namespace(**{**vars(arguments(files, tmp_path, model)), "layer": layer})
+        with pytest.raises(UserError, match="choose one of 1 to 1"):
+            gsm8k_reward.all_problems(questions, known)
+
+
+def test_log_probabilities_of_other_samples_are_not_used(files: tuple[Path, Path], tmp_path: Path) -> None:
+    model = str(save_tiny_model(tmp_path / "model", COARSE))
+    [question, *_] = gsm8k_reward.read_questions(*files, None)
+    changed = replace(question, samples=[("<think>\n9 + 9 = 9\n</think>", True)])
+    first = gsm8k_reward.sft_logprobs([question], model)
+    both = gsm8k_reward.sft_logprobs([changed], model)
+    assert set(first) < set(both)
+    assert len(both[gsm8k_reward.samples_id(changed)]) == 1
+
+
 def test_table_has_every_form_and_baseline_with_their_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gsm8k_reward, "UPDATES", 3)
 
@@ -205,11 +225,34 @@ def test_table_has_every_form_and_baseline_with_their_differences(monkeypatch: p
     lines = gsm8k_reward.table(gsm8k_reward.folds_of(problems), [0, 1])
     names = [line.split("|")[1].strip() for line in lines[2:]]
     baselines = ["random", "length", LOGPROB, SFT_LOGPROB, "oracle"]
-    assert names == [*baselines, *FORMS, *(f"{name} + {LOGPROB} + {SFT_LOGPROB}" for name in FORMS)]
+    assert names == [
+        *baselines,
+        *FORMS,
+        "chosen by validation",
+        *(f"{name} + {LOGPROB} + {SFT_LOGPROB}" for name in FORMS),
+    ]
     assert len({line.count("|") for line in lines}) == 1
     cells = [cell.strip() for cell in lines[4].split("|")]
     own = [place for place, cell in enumerate(lines[0].split("|")) if cell.strip() == f"minus {LOGPROB}"]
     assert [cells[place] for place in own] == ["+0.000 [+0.000, +0.000]"] * 2  # log-probability against itself
+
+
+def test_each_fold_chooses_its_own_form_without_labels() -> None:
+    """Traps: one form for all folds, chosen by problems that some of them test; a form that has seen labels."""
+    rows: dict[str, gsm8k_reward.Scored] = defaultdict(gsm8k_reward.Scored)
+    for fold, best in enumerate(["additive pairs", "token bce, edits only"]):
+        for number, name in enumerate(FORMS):
+            value = 0.9 if name == "labels" else 0.7 if name == best else 0.5
+            rows[name].validation += [value, value]
+            rows[name].judged.append(gsm8k_reward.Judged(np.array([float(number + 100 * fold)]), np.array([0.0])))
+        gsm8k_reward.add_chosen(rows, n_seeds=2)
+    chosen, names = rows[gsm8k_reward.CHOSEN], list(FORMS)
+    assert chosen.read == ["additive pairs", "token bce, edits only"]
+    assert [float(j.within[0]) for j in chosen.judged] == [
+        names.index("additive pairs"),
+        100 + names.index("token bce, edits only"),
+    ]
+    assert chosen.validation == [0.7] * 4
 
 
 def test_a_row_has_each_problem_of_each_fold_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ A stub in place of Python notes its arguments and makes the folders that the nex
 """
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,12 +17,13 @@ STUB = """#!/usr/bin/env bash
 echo "$*" >>"$STUB_LOG"
 run=$(sed -E 's/.*(training.output_dir|output_dir|run_dir)=([^ ]*).*/\\2/' <<<"$*")
 case "$*" in
-*"$STUB_FAILS"*) echo "error: $1 failed" >&2; exit 2 ;;
+*"$STUB_STUCK"*) echo $$ >"$STUB_LOG.stuck"; exec sleep 60 ;;
+*"$STUB_FAILS"*)
+  [ "$STUB_STUCK" = nothing ] || until [ -s "$STUB_LOG.stuck" ]; do sleep 0.05; done
+  echo "error: $1 failed" >&2
+  exit 2 ;;
 irl_train.py*) mkdir -p "$run/warm_start" ;;
-sft_train.py*) [ -z "$STUB_STUCK" ] || { echo $$ >"$STUB_STUCK"; exec sleep 60; } ;;
-evaluate.py*)
-  mkdir -p "$run"
-  [ -z "$STUB_STUCK" ] || { until [ -s "$STUB_STUCK" ]; do sleep 0.05; done; exit 2; } ;;
+evaluate.py*) mkdir -p "$run" ;;
 esac
 """
 
@@ -36,7 +38,7 @@ def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{stub.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STUB_FAILS", "nothing")
-    monkeypatch.setenv("STUB_STUCK", "")
+    monkeypatch.setenv("STUB_STUCK", "nothing")
     return tmp_path / "run"
 
 
@@ -59,7 +61,9 @@ def test_every_command_runs_once_and_the_script_succeeds(quickstart: Path) -> No
     assert max(calls.index(call) for call in calls if call.startswith("evaluate.py")) < calls.index(scored[0])
 
 
-@pytest.mark.parametrize("fails", ["irl_train.py", "sft_train.py", "warm_start_samples", "figures/plot_run.py"])
+@pytest.mark.parametrize(
+    "fails", ["irl_train.py", "sft_train.py", "policy_path=", "eval.traces=", "figures/plot_run.py"]
+)
 def test_a_failure_is_shown_and_ends_the_script(quickstart: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     monkeypatch.setenv("STUB_FAILS", fails)
     result = run(quickstart)
@@ -68,11 +72,33 @@ def test_a_failure_is_shown_and_ends_the_script(quickstart: Path, monkeypatch: p
     assert "quickstart_report" not in (quickstart.parent / "log").read_text()
 
 
-def test_a_running_baseline_ends_with_a_command_that_failed(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap: ending the shell that started the baseline, but not the baseline."""
-    process = quickstart.parent / "process"
-    monkeypatch.setenv("STUB_STUCK", str(process))
+def is_running(process: int) -> bool:
+    """Whether the process exists and has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("stuck", "fails"),
+    [
+        ("sft_train.py", "policy_path="),
+        ("evaluate.py run_dir=RUN/sft", "policy_path="),
+        ("eval.traces=", "evaluate_irl"),
+    ],
+)
+def test_what_runs_in_the_background_ends_with_a_command_that_failed(
+    quickstart: Path, monkeypatch: pytest.MonkeyPatch, stuck: str, fails: str
+) -> None:
+    """Trap: ending the shell that started a program, but not the program."""
+    monkeypatch.setenv("STUB_STUCK", stuck.replace("RUN", str(quickstart)))
+    monkeypatch.setenv("STUB_FAILS", fails)
     assert run(quickstart).returncode == 2
-    time.sleep(0.5)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(process.read_text()), 0)
+    process = int((quickstart.parent / "log.stuck").read_text())
+    for _ in range(100):
+        if not is_running(process):
+            return
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    pytest.fail(f"{stuck} goes on")

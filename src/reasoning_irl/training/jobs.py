@@ -132,7 +132,7 @@ def train_airl(config: schema.IRLTrainConfig) -> Path:
             f"the guard ended the run: {trainer.stop_reason}; see {TRAIN_LOG} and {COMPLETIONS_FILE}, and resume with "
             "other guard.* limits or reactions, or start anew with other settings"
         )
-    # The wall time that a baseline may use for a fair comparison; steps that a killed run made again count once.
+    # To compare methods at equal cost; steps that a killed run made again count once.
     seconds = {"airl": round(time.perf_counter() - start, 1)}
     if processes.is_main():
         (started.run_dir / SECONDS_FILE).write_text(json.dumps(seconds) + "\n")
