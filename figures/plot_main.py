@@ -25,6 +25,7 @@ from figures.tables import latex, markdown, number
 from reasoning_irl.eval.scoring.methods import TOKEN_METHODS
 from reasoning_irl.metrics.bootstrap import two_level_bootstrap
 from reasoning_irl.metrics.traces import pass_at_k, pearson
+from reasoning_irl.utils.run_folder import CONFIG_FILE
 
 COLOURS = [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY]
 MARKERS = "osD^vP*X"
@@ -33,6 +34,7 @@ NAMES_AND_PLACES = ("seed", "wandb", "dataset.seed", "training.output_dir", "tra
 CORRELATED = ("correct", "score", "logprob", "length", "format_ok")
 HEATMAPS = 3  # traces shown, of right and of wrong ones each
 LINE_WIDTH = 72  # characters
+UNDECLARED = "not declared"
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Method:
 
     @property
     def supervision(self) -> str:
-        return str(self.runs[0].metrics.get("supervision", "not declared"))
+        return str(self.runs[0].metrics.get("supervision", UNDECLARED))
 
     @property
     def legend(self) -> str:
-        return f"{self.label} ({self.supervision})"
+        return self.label if self.supervision == UNDECLARED else f"{self.label} ({self.supervision})"
 
     def pass_at(self, k: int) -> tuple[float, float, float] | None:
         """Mean and 95 % interval of pass@k; None if a problem has fewer than k samples."""
@@ -85,12 +87,19 @@ class Method:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads an evaluated run folder. Raises FileNotFoundError if it has not been evaluated."""
+    """Reads an evaluated run folder, or a folder within one that has samples of another policy.
+
+    Raises FileNotFoundError if it has not been evaluated.
+    """
     for name in ("metrics.json", "traces.jsonl"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: run evaluate.py run_dir={folder} first")
-    config_file = folder / "config.yaml"
-    config = OmegaConf.to_container(OmegaConf.load(config_file)) if config_file.is_file() else {"name": str(folder)}
+    own, of_run = folder / CONFIG_FILE, folder.parent / CONFIG_FILE
+    config: Any = {"name": str(folder)}
+    if own.is_file():
+        config = OmegaConf.to_container(OmegaConf.load(own))
+    elif of_run.is_file():
+        config = {"samples": folder.name, "of": OmegaConf.to_container(OmegaConf.load(of_run))}
     traces = [row for row in read_jsonl(folder / "traces.jsonl") if row.get("split") != "validation"]
     labelled = [row for row in traces if row.get("correct") is not None]
     return Run(folder, flat(config), json.loads((folder / "metrics.json").read_text("utf-8")), labelled)
@@ -107,7 +116,7 @@ def group_seeds(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Metho
     """Groups runs into methods, in the order of their first runs. `labels`, if given, has one label per method."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
-        rest = {key: value for key, value in run.config.items() if not key.startswith(NAMES_AND_PLACES)}
+        rest = {k: value for k, value in run.config.items() if not k.removeprefix("of.").startswith(NAMES_AND_PLACES)}
         grouped.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(run)
     if labels and len(labels) != len(grouped):
         raise ValueError(f"{len(labels)} labels for {len(grouped)} methods: give one label per method, not per seed")
@@ -197,6 +206,8 @@ def rerank_curves(methods: Sequence[Method], out: Path) -> None:
         figure.set_size_inches(5.2, 2.8)
         place: dict[str, Any] = {"loc": "outside right center"}
     else:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 1.2)  # the legend's lines
         place = {"loc": "outside lower center", "ncols": 3}
     figure.legend(handles.values(), handles.keys(), handlelength=2.4, **place)
     save(figure, out, "rerank_curves")
