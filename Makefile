@@ -24,7 +24,7 @@ ablations: SEEDS ?= 0 1 2 3 4
 ablations: $(READY) ## run the ablations of the embedded task, all or ONLY those matching, for each of SEEDS (hours)
 	@$(BIN)/python runner_scripts/ablations.py --seeds $(SEEDS) $(if $(ONLY),--only '$(ONLY)')
 
-gsm8k-reward: $(READY) ## compare forms of the reward on real solutions: QUESTIONS=FILE SAMPLES=FILE [MODEL=FOLDER] [N=819] (hours)
+gsm8k-reward: $(READY) ## compare forms of the reward on real solutions: QUESTIONS=FILE SAMPLES=FILE [MODEL=FOLDER] [N=819] (two hours)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash runner_scripts/gsm8k_reward.sh
 
 bench: $(READY) ## time training, scoring, sampling and start-up against references: [ONLY=NAME] [BASELINE=FILE] [JSON=FILE]

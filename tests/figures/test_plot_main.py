@@ -82,13 +82,13 @@ def test_seeds_are_combined_and_other_settings_are_not(tmp_path: Path) -> None:
 
 def test_samples_within_runs_are_a_method_of_their_own(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"a{seed}", f"a_seed{seed}", seed) for seed in (0, 1)]
-    for run in runs:
-        make_run(run / "start", "unread", loss="wgan")
-        (run / "start" / "config.yaml").unlink()
-    done = plot(*runs, *(run / "start" for run in runs), "--out", tmp_path / "out")
+    within = [make_run(run / name, "unread", loss="wgan") for name in ("start", "end") for run in runs]
+    for folder in within:
+        (folder / "config.yaml").unlink()
+    done = plot(*runs, *within, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "out" / "pass_at_k.md").read_text().splitlines()[4:]
-    assert [line.split("|")[1:4:2] for line in lines] == [[" a ", " 2 "], [" start ", " 2 "]]
+    assert [line.split("|")[1:4:2] for line in lines] == [[" a ", " 2 "], [" start ", " 2 "], [" end ", " 2 "]]
 
 
 def test_missing_metrics_are_dashes(tmp_path: Path) -> None:
