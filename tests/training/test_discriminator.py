@@ -21,10 +21,11 @@ LOSSES = [
     ["model.classifier_loss=bce"],
     ["model.classifier_loss=wgan", "model.gradient_penalty=0"],
     ["model.classifier_loss=pairwise"],
+    ["model.classifier_loss=wgan", "model.gradient_penalty=0", "model.score_penalty=0.5"],
     ["model.classifier_loss=bce", "model.reward_lm_coef=0.3"],
 ]
 LOSS_NAMES = ["bce", "wgan", "pairwise"]
-WGAN = ["model.classifier_loss=wgan", "model.reward_micro_batch_size=3"]
+WGAN = ["model.classifier_loss=wgan", "model.gradient_penalty=10", "model.reward_micro_batch_size=3"]
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def unclipped(*overrides: str) -> list[str]:
     return [*overrides, "model.reward_max_grad_norm=1000000"]
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
+@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "wgan_score_penalty", "bce_and_likelihood"])
 @pytest.mark.parametrize("head", list(RewardHead))
 @pytest.mark.parametrize("granularity", [Granularity.dense, Granularity.step])
 @pytest.mark.parametrize("logit", list(DiscriminatorLogit))
@@ -110,7 +111,7 @@ def kept_bytes(discriminator: Discriminator, batch: LabelledBatch) -> int:
     return sum(value.untyped_storage().nbytes() for value in kept.values())
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "bce_and_likelihood"])
+@pytest.mark.parametrize("loss", LOSSES, ids=[*LOSS_NAMES, "wgan_score_penalty", "bce_and_likelihood"])
 def test_checkpointed_layers_give_the_same_gradient(loss: list[str], make: Make, batch: LabelledBatch) -> None:
     """Trap: the library ignores checkpointing unless the model is in training mode."""
     plain, checkpointed = (make(*unclipped(*loss, "model.reward_micro_batch_size=3"), sgd=True) for _ in range(2))
@@ -210,6 +211,52 @@ def test_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Make, b
     penalty = gradients[1] - gradients[0]
     assert penalty.norm().item() > 1e-3
     torch.testing.assert_close(gradients[10] - gradients[0], 10 * penalty, rtol=1e-3, atol=1e-3)
+
+
+def test_gradient_penalty_by_hand(make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Traps: the slope in the prompt counted; a mix with another question's trace."""
+    expert, alone, other = sequences[:3]
+    assert len({expert.prompt_ids, alone.prompt_ids, other.prompt_ids}) == 3
+    # The only negative of the first one's prompt is its own trace, and the second one has none, so that nothing depends
+    # on how two traces are mixed.
+    batch = label_batch([expert, alone], [other, expert], [], tokenizer.pad_token_id)
+    discriminator = make("model.classifier_loss=wgan", "model.gradient_penalty=10")
+    decoder, head = discriminator.model.backbone.base_model, discriminator.model.backbone.score
+    by_hand = 0.0
+    for trace in (expert, alone):
+        ids, n = torch.tensor([[*trace.prompt_ids, *trace.completion_ids]]), len(trace.completion_ids)
+        embeddings = decoder.get_input_embeddings()(ids).detach().requires_grad_()
+        f = head(decoder(inputs_embeds=embeddings).last_hidden_state)[0, -n:, 0]
+        (slope,) = torch.autograd.grad(f.mean(), embeddings)
+        by_hand += 10 * (slope[:, -n:].norm().item() - 1) ** 2 / 2
+        assert (slope[:, :-n].norm() > 1e-5).item()  # or the first trap would not be seen
+    metrics = discriminator.update(batch)
+    assert metrics["discriminator/gradient_penalty"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_score_penalty_reaches_the_loss(make: Make, batch: LabelledBatch) -> None:
+    losses = {}
+    for weight in (0.0, 0.5):
+        discriminator = make("model.classifier_loss=wgan", "model.gradient_penalty=0", f"model.score_penalty={weight}")
+        with torch.no_grad():
+            square = masked_mean(discriminator.model(batch.tokens) ** 2, batch.tokens.completion_mask)
+        losses[weight] = discriminator.update(batch)["discriminator/loss"]
+    by_hand = (square[batch.is_expert].mean() + square[~batch.is_expert].mean()) / 2
+    assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * by_hand.item(), rel=1e-3)
+
+
+def test_gradient_penalty_ignores_negatives_of_other_prompts(
+    make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    own = TokenSequence(sequences[0].prompt_ids, sequences[0].completion_ids[::-1])
+    found = []
+    for other in sequences[2:4]:
+        discriminator = make("model.classifier_loss=wgan", "model.gradient_penalty=10")
+        # Experts of two prompts, one of them without a negative of its own.
+        batch = label_batch(sequences[:2], [other, other, own], [], tokenizer.pad_token_id)
+        set_seed(3)
+        found.append(discriminator.update(batch)["discriminator/gradient_penalty"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_gradient_penalty_does_not_depend_on_the_micro_batch_size(make: Make, batch: LabelledBatch) -> None:

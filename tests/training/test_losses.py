@@ -100,8 +100,21 @@ def test_wgan_by_hand() -> None:
     logits = torch.tensor([[1.0, 3.0, 99.0], [5.0, 99.0, 99.0], [-1.0, -2.0, -3.0]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
     # negative: mean 5 of row 1 and -2 of row 2 = 1.5; expert: mean of 1, 3 = 2.
-    loss = wgan_loss(logits, mask, torch.tensor([True, False, False]))
-    assert loss.item() == pytest.approx(1.5 - 2)
+    is_expert = torch.tensor([True, False, False])
+    assert wgan_loss(logits, mask, is_expert, score_penalty=0.0).item() == pytest.approx(1.5 - 2)
+    # Squares: (1 + 9) / 2 of the expert; 25 and (1 + 4 + 9) / 3 of the negatives.
+    square = (5 + (25 + 14 / 3) / 2) / 2
+    assert wgan_loss(logits, mask, is_expert, score_penalty=0.1).item() == pytest.approx(1.5 - 2 + 0.1 * square)
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_score_penalty_bounds_the_best_critic(weight: float) -> None:
+    """Trap: without a penalty, WGAN's loss has no minimum. Two tokens: experts write the first in 3 of 4 cases."""
+    token = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+    is_expert = torch.tensor([True] * 4 + [False] * 4)
+    f = torch.tensor([(3 - 1) / (3 + 1), (1 - 3) / (1 + 3)]).div(weight).requires_grad_()
+    (gradient,) = torch.autograd.grad(wgan_loss(f[token, None], torch.ones(8, 1), is_expert, weight), f)
+    torch.testing.assert_close(gradient, torch.zeros(2))
 
 
 def test_pairwise_by_hand() -> None:

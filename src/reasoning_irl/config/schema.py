@@ -287,7 +287,8 @@ class DiscriminatorConfig:
     disc_label_smoothing: float = bounded(0, 0.999)  # bce: s moves the targets to 1 - s/2 and s/2
     class_balance: bool = MISSING  # bce: experts together weigh as much as all negatives
     reward_lm_coef: float = bounded(0)  # weight of the experts' negative log-likelihood; likelihood head only
-    gradient_penalty: float = bounded(0)  # wgan: weight of the gradient penalty
+    gradient_penalty: float = bounded(0)  # wgan: weight of the penalty on slopes other than 1 between two traces
+    score_penalty: float = bounded(0)  # wgan: weight of the mean squared logit; the best logits are within 1/weight of 0
     num_neg_perturbations_per_expert: int = bounded(0)  # perturbed copies of each expert, as negatives
     neg_perturb_fns: list[PerturbationKind] = MISSING
     disc_temperature: float = bounded(above=0)  # the logit is divided by it

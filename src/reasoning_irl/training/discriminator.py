@@ -1,7 +1,7 @@
 """The discriminator: a reward model with its own optimiser, trained to tell experts from policy and perturbed traces.
 
 Departures from arXiv 2510.01857: a negative always has its own prompt; the gradient of an update does not depend on
-the micro-batch size; WGAN has a gradient penalty; the logit can have the AIRL form f - log pi (Fu et al. 2018); and
+the micro-batch size; WGAN has a penalty; the logit can have the AIRL form f - log pi (Fu et al. 2018); and
 the likelihood head can also be trained to predict the experts' tokens (`reward_lm_coef`), a regulariser that preserves
 a reward model's features (Yang et al. 2024, arXiv 2406.10216).
 
@@ -112,7 +112,7 @@ class Discriminator:
         with torch.no_grad():
             loss = self._loss(outputs, batch)
         metrics = {"discriminator/loss": loss.item()}
-        if self.config.classifier_loss == ClassifierLoss.wgan:
+        if self.config.classifier_loss == ClassifierLoss.wgan and self.config.gradient_penalty > 0:
             metrics["discriminator/gradient_penalty"] = self._backward_gradient_penalty(batch)
         self._add_up_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.reward_max_grad_norm)
@@ -242,6 +242,7 @@ class Discriminator:
                 batch.group,
                 self.config.disc_label_smoothing,
                 self.config.class_balance,
+                self.config.score_penalty,
             )
         )
         if len(outputs) == 1:
@@ -260,16 +261,23 @@ class Discriminator:
             if (batch.origin == origin).any()
         }
 
+    def _pairs_of_one_prompt(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        """(E,) the rows of all experts, and of a random negative of the same prompt; without one, the expert itself."""
+        expert_rows = torch.where(batch.is_expert)[0]
+        drawn = processes.from_main(torch.rand(len(expert_rows), len(batch.tokens))).to(batch.origin.device)
+        is_own = (batch.group[expert_rows, None] == batch.group) & ~batch.is_expert  # (E, B)
+        chosen = torch.where(is_own, drawn, -1.0).argmax(1)
+        return expert_rows, torch.where(is_own.any(1), chosen, expert_rows)
+
     def _backward_gradient_penalty(self, batch: LabelledBatch) -> float:
         """Adds the gradient of the penalty lambda * E[(|df/dx| - 1)^2] of Gulrajani et al. (2017, eq. 3).
 
-        Tokens cannot be interpolated, so x is the sequence of input embeddings, mixed position by position between an
-        expert and a negative; f is the mean logit over the expert's tokens.
+        Tokens cannot be interpolated, so x is the completion's input embeddings, mixed position by position between an
+        expert and a negative of its own prompt; f is the mean logit over the expert's tokens. Between two questions lies
+        no question, and the slope there says nothing of those that are asked.
         """
-        expert_rows, negative_rows = torch.where(batch.is_expert)[0], torch.where(~batch.is_expert)[0]
-        n_pairs = min(len(expert_rows), len(negative_rows))
-        expert_rows = expert_rows[processes.from_main(torch.randperm(len(expert_rows)))[:n_pairs]]
-        negative_rows = negative_rows[processes.from_main(torch.randperm(len(negative_rows)))[:n_pairs]]
+        expert_rows, negative_rows = self._pairs_of_one_prompt(batch)
+        n_pairs = len(expert_rows)
         n, size = processes.world_size(), self.config.reward_micro_batch_size
         size = size if n == 1 else min(size, math.ceil(n_pairs / n))
         starts, device = range(0, n_pairs, size), batch.origin.device
@@ -287,7 +295,7 @@ class Discriminator:
                 logits = self.model.prefix_logits(f, expert)
                 score = masked_mean(logits, self.model.read_mask(expert))
                 (slope,) = torch.autograd.grad(score.sum(), mixed, create_graph=True)
-                norm = slope.flatten(1).norm(dim=1)  # (b,)
+                norm = slope[:, -expert.completion_ids.size(1) :].flatten(1).norm(dim=1)  # (b,)
                 penalty = self.config.gradient_penalty * ((norm - 1) ** 2).sum() / n_pairs
                 penalty.backward()
             penalty_sum += penalty.item()

@@ -47,10 +47,17 @@ def bce_loss(
     return (masked_mean(per_token, mask) * sequence_weights(is_expert, class_balance)).sum()
 
 
-def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor) -> Tensor:
-    """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017); the caller adds the gradient penalty."""
+def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, score_penalty: float) -> Tensor:
+    """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017) + score_penalty * E[f^2], half of it over each class.
+
+    Without a penalty it has no minimum. With this one, a token's best f is (p_E - p_N) / (p_E + p_N) / score_penalty,
+    where p_E and p_N are the densities of experts and negatives: the critic of Fisher GAN (Mroueh and Sercu 2017, arXiv
+    1705.09675) with a weight in place of its constraint. The gradient penalty is the caller's.
+    """
     score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
-    return score[~expert].mean() - score[expert].mean()
+    square = masked_mean(logits_expert_is_high**2, mask)
+    difference = score[~expert].mean() - score[expert].mean()
+    return difference + score_penalty * (square[~expert].mean() + square[expert].mean()) / 2
 
 
 def pairwise_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, group: Tensor) -> Tensor:
@@ -77,13 +84,14 @@ class LossInputs:
     group: Tensor  # (B,) equal for equal prompts
     label_smoothing: float
     class_balance: bool
+    score_penalty: float = 0.0
 
 
 LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
     ClassifierLoss.bce: lambda x: bce_loss(
         x.logits_expert_is_high, x.mask, x.is_expert, x.label_smoothing, x.class_balance
     ),
-    ClassifierLoss.wgan: lambda x: wgan_loss(x.logits_expert_is_high, x.mask, x.is_expert),
+    ClassifierLoss.wgan: lambda x: wgan_loss(x.logits_expert_is_high, x.mask, x.is_expert, x.score_penalty),
     ClassifierLoss.pairwise: lambda x: pairwise_loss(x.logits_expert_is_high, x.mask, x.is_expert, x.group),
 }
 
