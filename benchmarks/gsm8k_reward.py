@@ -360,7 +360,7 @@ def learn(problems: Sequence[Problem], form: Form, seed: int) -> Values:
             logits = logits.cumsum(1)
         is_expert = torch.tensor([expert for _, expert in rows])
         read = read_mask(mask, form.granularity, interval=1)
-        inputs = LossInputs(logits, read, is_expert, torch.tensor(group), 0.0, True)
+        inputs = LossInputs(logits, read, is_expert, torch.tensor(group), 0.0, True, 0.0)
         LOSSES[form.loss](inputs).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -29,7 +29,12 @@ from tests.helpers.configs import MAX_VALUE, TINY, compose_config, compose_tiny,
 N_STEPS = 5
 LOSSES = {
     "bce": ["model.classifier_loss=bce", "model.reward_lm_coef=0.3", "model.class_balance=true"],
-    "wgan": ["model.classifier_loss=wgan", "model.gradient_penalty=10", "model.reward_lm_coef=0"],
+    "wgan": [
+        "model.classifier_loss=wgan",
+        "model.gradient_penalty=10",
+        "model.score_penalty=0.5",
+        "model.reward_lm_coef=0",
+    ],
     "pairwise": ["model.classifier_loss=pairwise", "model.reward_lm_coef=0"],
 }
 AIRL = [
@@ -72,9 +77,10 @@ def train_discriminator(loss: str, folder: Path) -> Discriminator:
 
 
 def labelled(experts: list[TokenSequence], pad_id: int) -> LabelledBatch:
-    """3 experts, 5 samples of the same and of other prompts, 1 perturbed copy: shares of unequal size."""
+    """3 experts, 5 samples of the same and of other prompts, 3 perturbed copies of one: shares of unequal size."""
     samples = [TokenSequence(s.prompt_ids, s.completion_ids[::-1][: 9 + n]) for n, s in enumerate(experts[1:6])]
-    copies = [TokenSequence(experts[0].prompt_ids, (*experts[0].completion_ids[1:], experts[0].completion_ids[0]))]
+    prompt, ids = experts[0].prompt_ids, experts[0].completion_ids
+    copies = [TokenSequence(prompt, (*ids[n:], *ids[:n])) for n in (1, 2, 3)]
     return label_batch(experts[:3], samples, copies, pad_id)
 
 

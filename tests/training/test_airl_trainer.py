@@ -329,7 +329,12 @@ def test_airl_form_needs_a_shared_tokenizer(run: Run, other_family: Path) -> Non
         ["model.reward_form=airl", "model.discriminator_logit=additive", "model.reward_granularity=step"],
         ["model.discriminator_logit=additive", "model.classifier_loss=wgan", "model.reward_lm_coef=0"],
         ["model.discriminator_logit=additive", "model.classifier_loss=pairwise", "model.reward_granularity=sparse"],
-        ["model.classifier_loss=wgan", "model.reward_head=plain", "model.reward_lm_coef=0"],
+        [
+            "model.classifier_loss=wgan",
+            "model.gradient_penalty=10",
+            "model.reward_head=plain",
+            "model.reward_lm_coef=0",
+        ],
         ["model.classifier_loss=pairwise"],
         ["model.reward_granularity=step"],
         ["model.dense_rewards=false", "model.advantage_calculation=trace_mean"],

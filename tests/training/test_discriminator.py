@@ -213,7 +213,9 @@ def test_gradient_penalty_reaches_the_parameters(head: RewardHead, make: Make, b
     torch.testing.assert_close(gradients[10] - gradients[0], 10 * penalty, rtol=1e-3, atol=1e-3)
 
 
-def test_gradient_penalty_by_hand(make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast) -> None:
+def test_gradient_penalty_by_hand(
+    make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Traps: the slope in the prompt counted; a mix with another question's trace."""
     expert, alone, other = sequences[:3]
     assert len({expert.prompt_ids, alone.prompt_ids, other.prompt_ids}) == 3
@@ -232,6 +234,25 @@ def test_gradient_penalty_by_hand(make: Make, sequences: list[TokenSequence], to
         assert (slope[:, :-n].norm() > 1e-5).item()  # or the first trap would not be seen
     metrics = discriminator.update(batch)
     assert metrics["discriminator/gradient_penalty"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_gradient_penalty_mixes_an_expert_with_its_negatives(
+    make: Make, sequences: list[TokenSequence], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    expert, alone = sequences[:2]
+    own = [TokenSequence(expert.prompt_ids, expert.completion_ids[n:]) for n in (1, 2, 3)]
+    batch = label_batch([alone, expert], [sequences[2], own[0]], own[1:], tokenizer.pad_token_id)
+    discriminator = make(*WGAN)
+    set_seed(3)
+    drawn = {tuple(discriminator._pairs_of_one_prompt(batch)[1].tolist()) for _ in range(30)}
+    assert drawn == {(0, 3), (0, 4), (0, 5)}
+    # And what is mixed is what was drawn.
+    found = []
+    for negative in own[:2]:
+        set_seed(3)
+        other = label_batch([expert], [negative], [], tokenizer.pad_token_id)
+        found.append(make(*WGAN).update(other)["discriminator/gradient_penalty"])
+    assert abs(found[0] - found[1]) > 1e-4
 
 
 def test_score_penalty_reaches_the_loss(make: Make, batch: LabelledBatch) -> None:

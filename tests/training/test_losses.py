@@ -58,7 +58,7 @@ def test_label_smoothing_affects_no_other_loss(kind: ClassifierLoss) -> None:
     """Trap: smoothed labels used as masks (0.95 of an expert, 0.05 of a negative)."""
     logits, group = torch.randn(4, 5), torch.tensor([0, 1, 0, 1])
     is_expert, mask = torch.tensor([True, True, False, False]), torch.ones(4, 5)
-    plain, smoothed = (LOSSES[kind](LossInputs(logits, mask, is_expert, group, s, False)) for s in (0.0, 0.3))
+    plain, smoothed = (LOSSES[kind](LossInputs(logits, mask, is_expert, group, s, False, 0.5)) for s in (0.0, 0.3))
     assert torch.equal(plain, smoothed)
 
 
@@ -86,9 +86,9 @@ def test_sequences_have_equal_weight_whatever_their_length(kind: ClassifierLoss)
     logits = torch.tensor([[0.3, 0, 0, 0], [-0.2, -0.2, -0.2, -0.2], [0.7, 0.7, 0, 0]], requires_grad=True)
     mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
     is_expert, group = torch.tensor([True, False, False]), torch.tensor([0, 0, 0])
-    loss = LOSSES[kind](LossInputs(logits, mask, is_expert, group, 0.1, False))
+    loss = LOSSES[kind](LossInputs(logits, mask, is_expert, group, 0.1, False, 0.5))
     short = torch.tensor([[0.3], [-0.2], [0.7]], requires_grad=True)
-    same = LOSSES[kind](LossInputs(short, torch.ones(3, 1), is_expert, group, 0.1, False))
+    same = LOSSES[kind](LossInputs(short, torch.ones(3, 1), is_expert, group, 0.1, False, 0.5))
     torch.testing.assert_close(loss, same)
     (gradient,) = torch.autograd.grad(loss, logits)
     (short_gradient,) = torch.autograd.grad(same, short)

@@ -66,7 +66,7 @@ class Optimizer(StrEnum):
 
 class ClassifierLoss(StrEnum):
     bce = "bce"  # binary cross-entropy per token
-    wgan = "wgan"  # Wasserstein loss with gradient penalty
+    wgan = "wgan"  # Wasserstein loss with a penalty on slopes or on scores
     pairwise = "pairwise"  # Bradley-Terry loss on (expert, negative) pairs, of the same prompt where possible
 
 
@@ -287,8 +287,8 @@ class DiscriminatorConfig:
     disc_label_smoothing: float = bounded(0, 0.999)  # bce: s moves the targets to 1 - s/2 and s/2
     class_balance: bool = MISSING  # bce: experts together weigh as much as all negatives
     reward_lm_coef: float = bounded(0)  # weight of the experts' negative log-likelihood; likelihood head only
-    gradient_penalty: float = bounded(0)  # wgan: weight of the penalty on slopes other than 1 between two traces
-    score_penalty: float = bounded(0)  # wgan: weight of the mean squared logit; the best logits are within 1/weight of 0
+    gradient_penalty: float = bounded(0)  # wgan, plain head: weight of the penalty on slopes other than 1
+    score_penalty: float = bounded(0)  # wgan: weight of the mean squared logit, which bounds the ideal one by 1/weight
     num_neg_perturbations_per_expert: int = bounded(0)  # perturbed copies of each expert, as negatives
     neg_perturb_fns: list[PerturbationKind] = MISSING
     disc_temperature: float = bounded(above=0)  # the logit is divided by it

@@ -262,7 +262,10 @@ class Discriminator:
         }
 
     def _pairs_of_one_prompt(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
-        """(E,) the rows of all experts, and of a random negative of the same prompt; without one, the expert itself."""
+        """(E,) the rows of all experts, and of a random negative of the same prompt; without one, the expert itself.
+
+        So every expert counts, at its own trace if there is nothing to mix it with.
+        """
         expert_rows = torch.where(batch.is_expert)[0]
         drawn = processes.from_main(torch.rand(len(expert_rows), len(batch.tokens))).to(batch.origin.device)
         is_own = (batch.group[expert_rows, None] == batch.group) & ~batch.is_expert  # (E, B)
@@ -273,18 +276,17 @@ class Discriminator:
         """Adds the gradient of the penalty lambda * E[(|df/dx| - 1)^2] of Gulrajani et al. (2017, eq. 3).
 
         Tokens cannot be interpolated, so x is the completion's input embeddings, mixed position by position between an
-        expert and a negative of its own prompt; f is the mean logit over the expert's tokens. Between two questions lies
+        expert and a negative of its own prompt; f is the mean logit over the expert's tokens. A mix of two questions is
         no question, and the slope there says nothing of those that are asked.
         """
         expert_rows, negative_rows = self._pairs_of_one_prompt(batch)
         n_pairs = len(expert_rows)
         n, size = processes.world_size(), self.config.reward_micro_batch_size
         size = size if n == 1 else min(size, math.ceil(n_pairs / n))
-        starts, device = range(0, n_pairs, size), batch.origin.device
-        drawn = [torch.rand(min(size, n_pairs - start), 1, 1, device=device) for start in starts]
-        shares = [share.to(device) for share in processes.from_main([share.cpu() for share in drawn])]
+        shares = processes.from_main(torch.rand(n_pairs, 1, 1)).to(batch.origin.device)
         penalty_sum = 0.0
-        for start, share in list(zip(starts, shares, strict=True))[processes.rank() :: n]:
+        for start in range(0, n_pairs, size)[processes.rank() :: n]:
+            share = shares[start : start + size]
             expert = batch.tokens[expert_rows[start : start + size]]
             negative = batch.tokens[negative_rows[start : start + size]]
             mixed = (share * self.model.embed(expert) + (1 - share) * self.model.embed(negative)).detach()

@@ -50,9 +50,10 @@ def bce_loss(
 def wgan_loss(logits_expert_is_high: Tensor, mask: Tensor, is_expert: Tensor, score_penalty: float) -> Tensor:
     """E[f(negative)] - E[f(expert)] (Arjovsky et al. 2017) + score_penalty * E[f^2], half of it over each class.
 
-    Without a penalty it has no minimum. With this one, a token's best f is (p_E - p_N) / (p_E + p_N) / score_penalty,
-    where p_E and p_N are the densities of experts and negatives: the critic of Fisher GAN (Mroueh and Sercu 2017, arXiv
-    1705.09675) with a weight in place of its constraint. The gradient penalty is the caller's.
+    Without a penalty it has no minimum. With this one, the best f of a prefix, if any f could be learnt, would be
+    (p_E - p_N) / (p_E + p_N) / score_penalty, where p_E and p_N are how often experts and negatives have it: the critic
+    of Fisher GAN (Mroueh and Sercu 2017, arXiv 1705.09675) with a weight in place of its constraint. The gradient
+    penalty is the caller's.
     """
     score, expert = masked_mean(logits_expert_is_high, mask), is_expert.bool()
     square = masked_mean(logits_expert_is_high**2, mask)
@@ -84,7 +85,7 @@ class LossInputs:
     group: Tensor  # (B,) equal for equal prompts
     label_smoothing: float
     class_balance: bool
-    score_penalty: float = 0.0
+    score_penalty: float
 
 
 LOSSES: dict[ClassifierLoss, Callable[[LossInputs], Tensor]] = {
