@@ -77,9 +77,12 @@ def train_discriminator(loss: str, folder: Path) -> Discriminator:
 
 
 def labelled(experts: list[TokenSequence], pad_id: int) -> LabelledBatch:
-    """3 experts, 5 samples of the same and of other prompts, 3 perturbed copies of one: shares of unequal size."""
+    """3 experts, 5 samples of the same and of other prompts, 3 perturbed copies of the last: shares of unequal size.
+
+    The last one is in the share of the second process, and which of its copies it meets is drawn.
+    """
     samples = [TokenSequence(s.prompt_ids, s.completion_ids[::-1][: 9 + n]) for n, s in enumerate(experts[1:6])]
-    prompt, ids = experts[0].prompt_ids, experts[0].completion_ids
+    prompt, ids = experts[2].prompt_ids, experts[2].completion_ids
     copies = [TokenSequence(prompt, (*ids[n:], *ids[:n])) for n in (1, 2, 3)]
     return label_batch(experts[:3], samples, copies, pad_id)
 
